@@ -281,20 +281,24 @@ func (l *Ledger) decide(now Instant, a *account, e *entry, p *Request) Decision 
 	return d
 }
 
-// Settle ends the pending state of a request, exactly once: veto or not. It
-// reports false if there is nothing pending under that id, which is "late".
-func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, veto bool) (Result, bool) {
+// Settle ends the pending state of a request, exactly once, and returns the
+// answer that is now owed. It reports false if nothing is pending under that
+// id, which is "late".
+func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, veto bool) (Decision, bool) {
 	l.look(now)
 	e := l.entry(id, request)
 	if e == nil || e.state != pending {
-		return 0, false
+		return Decision{}, false
 	}
+	d := Decision{Reason: OK, Run: true}
+	e.state = active
 	if veto {
 		e.state, e.result, e.flags, e.mask = final, Vetoed, 0, 0
-	} else {
-		e.state = active
+		d = Decision{Reason: ReasonVetoed}
 	}
-	return e.result, true
+	d.Result, d.Flags, d.Mask = e.result, e.flags|l.trusted(), e.mask
+	d.Age = l.age(now, l.keys[id])
+	return d, true
 }
 
 // Finish makes a run final: its last step is done, or it was cut.

@@ -3,7 +3,6 @@ package auth
 import (
 	"crypto/cipher"
 	"crypto/rand"
-	"fmt"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -63,45 +62,49 @@ func CheckRequest(packet []byte) (KeyID, Reason) {
 	return KeyID(packet[offKeyID:]), OK
 }
 
-// OpenRequest opens a packet that passed CheckRequest. It returns OK,
-// ReasonUnknownKey, ReasonForged or ReasonMalformed; after the last, ID and
-// Time of r are set and err names the field. It does not allocate.
+// OpenRequest opens a packet that passed CheckRequest, in place: whatever the
+// outcome, the packet's body is overwritten. It returns OK, ReasonUnknownKey,
+// ReasonForged or ReasonMalformed; after the last, ID and Time of r are set
+// and err names the field. It does not allocate.
 func (s *Sealer) OpenRequest(packet []byte, r *Request) (reason Reason, err error) {
-	var body [BodySize]byte
-	if reason := open(s.request, s.id, packet, &body); reason != OK {
+	body, reason := open(s.request, s.id, packet)
+	if reason != OK {
 		return reason, nil
 	}
-	if err := r.decode(body[:]); err != nil {
+	if err := r.decode(body); err != nil {
 		return ReasonMalformed, err
 	}
 	return OK, nil
 }
 
-// OpenReply opens a reply to the request with the given id. Only OK means
-// that the host sealed it for that request.
+// OpenReply opens a reply to the request with the given id, in place. Only OK
+// means that the host sealed it for that request.
 func (s *Sealer) OpenReply(packet []byte, id RequestID, r *Reply) (Reason, error) {
 	if reason := header(packet, typeReply); reason != OK {
 		return reason, nil
 	}
-	var body [BodySize]byte
-	if reason := open(s.reply, s.id, packet, &body); reason != OK {
+	body, reason := open(s.reply, s.id, packet)
+	if reason != OK {
 		return reason, nil
 	}
-	if err := r.decode(body[:]); err != nil {
-		return ReasonMalformed, fmt.Errorf("reply: %w", err)
-	}
-	if r.ID != id {
+	err := r.decode(body)
+	switch {
+	case r.ID != id:
 		return ReasonOtherRequest, nil
+	case err != nil:
+		return ReasonMalformed, err
 	}
 	return OK, nil
 }
 
-func open(a cipher.AEAD, id KeyID, p []byte, body *[BodySize]byte) Reason {
+// open decrypts in place and returns the plaintext within p.
+func open(a cipher.AEAD, id KeyID, p []byte) ([]byte, Reason) {
 	if KeyID(p[offKeyID:]) != id {
-		return ReasonUnknownKey
+		return nil, ReasonUnknownKey
 	}
-	if _, err := a.Open(body[:0], p[offNonce:offBody], p[offBody:], p[:HeaderSize]); err != nil {
-		return ReasonForged
+	body, err := a.Open(p[offBody:offBody], p[offNonce:offBody], p[offBody:], p[:HeaderSize])
+	if err != nil {
+		return nil, ReasonForged
 	}
-	return OK
+	return body, OK
 }

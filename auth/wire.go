@@ -2,6 +2,7 @@ package auth
 
 import (
 	"encoding/binary"
+	"strings"
 	"time"
 )
 
@@ -73,6 +74,9 @@ const (
 
 	requestFlags = Rehearse | Drill | Now
 )
+
+// String returns the flags' words, separated by commas.
+func (f RequestFlags) String() string { return words(uint8(f), "rehearse", "drill", "now") }
 
 // RequestID names an operator's intent; it is random and never zero.
 type RequestID [16]byte
@@ -175,6 +179,21 @@ const (
 
 	replyFlags = Repeat | Rehearsed | DryRun | ClockTrusted
 )
+
+// String returns the flags' words, separated by commas.
+func (f ReplyFlags) String() string {
+	return words(uint8(f), "repeat", "rehearsed", "dry-run", "clock-trusted")
+}
+
+func words(flags uint8, names ...string) string {
+	var set []string
+	for i, name := range names {
+		if flags&(1<<i) != 0 {
+			set = append(set, name)
+		}
+	}
+	return strings.Join(set, ",")
+}
 
 // SysrqUnknown in Reply.Sysrq means that kernel.sysrq could not be read.
 const SysrqUnknown = 0xffff

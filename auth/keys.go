@@ -26,7 +26,7 @@ const (
 
 // Errors of names and labels.
 var (
-	ErrHostName = errors.New("host name must be 1 to 253 characters of a-z 0-9 . _ -")
+	ErrHostName = errors.New("host name must be 1 to 253 characters of a-z 0-9 . _ - without a dot at either end")
 	ErrLabel    = errors.New("operator label must be 1 to 64 characters of a-z 0-9 . _ @ -")
 )
 
@@ -107,7 +107,7 @@ func NormalizeHost(host string) (string, error) {
 			b[i] = c + 'a' - 'A'
 		}
 	}
-	if len(b) < 1 || len(b) > 253 || !only(string(b), "._-") {
+	if len(b) < 1 || len(b) > 253 || b[0] == '.' || b[len(b)-1] == '.' || !only(string(b), "._-") {
 		return "", fmt.Errorf("%q: %w", host, ErrHostName)
 	}
 	return string(b), nil

@@ -137,6 +137,7 @@ func (l *Ledger) Synchronised(now Instant, yes bool) {
 	if yes && !l.clockOK {
 		for _, a := range l.keys {
 			a.floor = max(a.floor, add(now.Real, Window))
+			a.newest = min(a.newest, add(now.Real, Window))
 		}
 	}
 	l.clockOK = yes
@@ -189,6 +190,9 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 
 	if p.Op == OpStatus {
 		d := Decision{Reason: OK, Result: Status, Flags: l.trusted()}
+		if l.cfg.DryRun {
+			d.Flags |= DryRun
+		}
 		if d.Silent = !isNew && !a.token(now); !d.Silent {
 			d.Challenge = a.issue(l, now)
 		}
@@ -256,24 +260,28 @@ func (l *Ledger) decide(now Instant, a *account, e *entry, p *Request) Decision 
 		}
 	}
 	d := Decision{Result: Accepted}
-	if p.Flags&(Rehearse|Drill) != 0 {
+	rehearsal := p.Flags&(Rehearse|Drill) != 0
+	if rehearsal {
 		d.Flags, d.Mask = Rehearsed, p.AllSteps()
-		return d
-	}
-	if p.Flags&Now != 0 {
-		d.Cut = a.cut()
-	}
-	if p.Count == 0 {
-		a.floor = max(a.floor, add(now.Real, Window))
-		return d
+		if l.cfg.Executor == Daemon {
+			return d
+		}
+	} else {
+		if p.Flags&Now != 0 {
+			d.Cut = a.cut()
+		}
+		if p.Count == 0 {
+			a.floor = max(a.floor, add(now.Real, Window))
+			return d
+		}
+		if l.cfg.DryRun {
+			d.Flags, d.Mask = DryRun, p.AllSteps()
+		}
 	}
 	if a.active() >= Active {
-		return Decision{Reason: ReasonBusy, Result: Busy}
+		return Decision{Reason: ReasonBusy, Result: Busy, Cut: d.Cut}
 	}
-	if l.cfg.DryRun {
-		d.Flags, d.Mask = DryRun, p.AllSteps()
-	}
-	d.Run = true
+	d.Run = !rehearsal
 	e.state = active
 	if l.cfg.Executor == Kernel {
 		e.state, d.Pending = pending, true
@@ -290,8 +298,11 @@ func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, veto bool) (De
 	if e == nil || e.state != pending {
 		return Decision{}, false
 	}
-	d := Decision{Reason: OK, Run: true}
+	d := Decision{Reason: OK, Run: e.flags&Rehearsed == 0}
 	e.state = active
+	if !d.Run {
+		e.state = final
+	}
 	if veto {
 		e.state, e.result, e.flags, e.mask = final, Vetoed, 0, 0
 		d = Decision{Reason: ReasonVetoed}

@@ -70,6 +70,10 @@ type Config struct {
 	// OnStart is called on the thread of Run, which serves nothing else
 	// and ends with it, before the first packet is read; an error ends Run.
 	OnStart func() error
+	// Statistics is what OpenStatistics returned to this process while it
+	// was root; KernelStats reads it. If it is nil, Open opens it. The
+	// queue does not close it.
+	Statistics *os.File
 	// Logger gets what is worth a human's eye, never one line a packet.
 	Logger *slog.Logger
 }
@@ -96,6 +100,7 @@ type Queue struct {
 	counters   counters
 	proc       *os.File // nil if it could not be opened
 	procErr    error
+	ownProc    bool
 	start      time.Time
 
 	closing atomic.Bool
@@ -185,7 +190,7 @@ func (q *Queue) Close() error {
 		<-running
 	}
 	err := q.socket.close()
-	if q.proc != nil {
+	if q.ownProc && q.proc != nil {
 		err = errors.Join(err, q.proc.Close())
 	}
 	if err != nil {

@@ -1,0 +1,332 @@
+// Package gate is what every packet passes: it makes the checks of
+// auth/PROTOCOL.md in their order, asks the ledger, answers, and hands
+// accepted requests to the runner.
+package gate
+
+import (
+	"context"
+	"encoding/hex"
+	"hash/maphash"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/host"
+	"netsysrq/cmd/responder/internal/runner"
+	"netsysrq/internal/clock"
+	"netsysrq/nfq"
+)
+
+// loopback is the interface index of lo in every network namespace
+// (LOOPBACK_IFINDEX, include/net/flow.h).
+const loopback = 1
+
+// Key is one host key with its owner and what the owner may do.
+type Key struct {
+	Operator string
+	Allowed  auth.KeySet
+	Host     *auth.HostKey
+}
+
+// Answer sends a reply of auth.PacketSize bytes back the way a request came:
+// to its source, from the address that it was sent to.
+type Answer func(to, from netip.AddrPort, dev uint32, packet []byte) error
+
+// Config is what a gate works with. All fields are required.
+type Config struct {
+	Ledger auth.Config
+	Boot   auth.BootID
+	Submit func(*runner.Job) error
+	Answer Answer
+	Log    *slog.Logger
+}
+
+// Gate judges packets. Its methods may be called from any goroutine.
+type Gate struct {
+	cfg   Config
+	seed  maphash.Seed
+	keys  atomic.Pointer[map[auth.KeyID]*key]
+	facts atomic.Pointer[host.Facts]
+
+	// mu guards the ledger and makes accept, answer and submit one step, so
+	// that sequences run in the order accepted.
+	mu     sync.Mutex
+	ledger *auth.Ledger
+	lines  map[auth.KeyID]*lineBudget
+}
+
+type key struct {
+	Key
+	sealer *auth.Sealer
+	log    *slog.Logger
+}
+
+// New begins a ledger without keys.
+func New(cfg Config) *Gate {
+	g := &Gate{
+		cfg:    cfg,
+		seed:   maphash.MakeSeed(),
+		ledger: auth.NewLedger(cfg.Ledger, now()),
+		lines:  map[auth.KeyID]*lineBudget{},
+	}
+	g.keys.Store(&map[auth.KeyID]*key{})
+	g.Sample()
+	return g
+}
+
+func now() auth.Instant { return auth.Instant{Real: clock.Real(), Boot: clock.Boot()} }
+
+// SetKeys replaces the keys. A key that stays keeps what the ledger knows of
+// it; one that goes is forgotten at once.
+func (g *Gate) SetKeys(keys []Key) {
+	next := make(map[auth.KeyID]*key, len(keys))
+	for _, k := range keys {
+		next[k.Host.ID] = &key{
+			Key:    k,
+			sealer: auth.NewSealer(k.Host),
+			log:    g.cfg.Log.With("key", k.Operator, "key_id", k.Host.ID.String()),
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at := now()
+	for id := range *g.keys.Load() {
+		if next[id] == nil {
+			g.ledger.Remove(at, id)
+			delete(g.lines, id)
+		}
+	}
+	for id, k := range next {
+		g.ledger.Install(at, id, k.Allowed)
+		if g.lines[id] == nil {
+			g.lines[id] = newLineBudget()
+		}
+	}
+	g.keys.Store(&next)
+}
+
+// SetDryRun changes whether accepted runs are only gone through.
+func (g *Gate) SetDryRun(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger.SetDryRun(on)
+}
+
+// Sample brings up to date what does not need a request: the host's facts and
+// whether the clock is disciplined. It is to be called about every second. It
+// returns only if the lock can be had, so a watchdog may rely on it.
+func (g *Gate) Sample() {
+	f := host.ReadFacts()
+	g.facts.Store(&f)
+	yes := clock.Synchronised()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger.Synchronised(now(), yes)
+}
+
+// Finished tells the ledger that nothing more will be run for a request.
+func (g *Gate) Finished(id auth.KeyID, request auth.RequestID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger.Finish(now(), id, request)
+}
+
+// Lane handles the packets of one queue. It is not safe for concurrent use.
+type Lane struct {
+	gate *Gate
+	junk Junk
+	req  auth.Request // kept here so that no packet allocates
+}
+
+// Lane returns a handler for the packets of one queue.
+func (g *Gate) Lane() *Lane { return &Lane{gate: g} }
+
+// Junk returns the lane's counters, for a reader on any goroutine.
+func (l *Lane) Junk() *Junk { return &l.junk }
+
+// Handle judges one packet. Every packet ends here, whatever it is.
+func (l *Lane) Handle(p *nfq.Packet) nfq.Verdict {
+	d, err := nfq.ParseUDP(p.Data, p.Len)
+	if err != nil {
+		l.junk.add(auth.ReasonDatagram, d.Src.Addr())
+		return nfq.Drop
+	}
+	if reason := l.judge(p, &d); reason != auth.OK {
+		l.junk.add(reason, d.Src.Addr())
+	}
+	return nfq.Drop
+}
+
+// judge returns the reason why a packet is only counted, or OK if it has a
+// line of its own.
+func (l *Lane) judge(p *nfq.Packet, d *nfq.Datagram) auth.Reason {
+	if !answerable(d, p.InDev) {
+		return auth.ReasonSource
+	}
+	at := now()
+	if p.Arrived != 0 && time.Since(time.Unix(0, p.Arrived)) > auth.Late {
+		return auth.ReasonLate
+	}
+	id, reason := auth.CheckRequest(d.Payload)
+	if reason != auth.OK {
+		return reason
+	}
+	k := (*l.gate.keys.Load())[id]
+	if k == nil {
+		return auth.ReasonUnknownKey
+	}
+	reason, detail := k.sealer.OpenRequest(d.Payload, &l.req)
+	switch reason {
+	case auth.OK, auth.ReasonMalformed:
+		return l.gate.authentic(l, p, d, k, at, detail)
+	}
+	return reason
+}
+
+// answerable reports whether a reply could go back to where d claims to come
+// from. The packet has not passed the kernel's own source validation yet.
+func answerable(d *nfq.Datagram, dev uint32) bool {
+	src := d.Src.Addr()
+	switch {
+	case d.Src.Port() == 0, src.IsUnspecified(), src.IsMulticast(), src.Is4In6(), d.Dst.Addr().IsMulticast():
+		return false
+	case src.IsLoopback():
+		return dev == loopback
+	case src.Is4():
+		return src.As4()[0] != 0 && src.As4()[0] < 240 // RFC 1122 3.2.1.3 (a), RFC 1112 4
+	}
+	return true
+}
+
+// authentic judges a request whose sealing proved its key. A non-nil detail
+// says what makes it malformed.
+func (g *Gate) authentic(l *Lane, p *nfq.Packet, d *nfq.Datagram, k *key, at auth.Instant, detail error) auth.Reason {
+	req := &l.req
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var v auth.Decision
+	if detail != nil {
+		v = g.ledger.JudgeMalformed(at, k.Host.ID, req)
+	} else {
+		v = g.ledger.Judge(at, k.Host.ID, req, auth.Source(maphash.Comparable(g.seed, d.Src)))
+	}
+	if v.Reason == auth.ReasonUnknownKey {
+		return v.Reason // removed since it was looked up
+	}
+	var sendErr error
+	if !v.Silent {
+		sendErr = g.reply(k, req, &v, p, d, at)
+	}
+	replied := time.Now()
+	if v.Run || v.Cut {
+		g.submit(k, req, &v, replied, d.Src)
+	}
+
+	// Only a fresh request is sure of a line: all else can be had again and
+	// again by replaying.
+	fresh := v.Reason == auth.OK && req.Op == auth.OpRun || v.Reason >= auth.ReasonNotAllowed
+	if !fresh && !g.lines[k.Host.ID].take(at.Boot) {
+		if v.Reason == auth.OK {
+			l.junk.addAnswered()
+		}
+		return v.Reason
+	}
+	g.report(k, req, &v, d.Src, latency(p, replied), sendErr, detail)
+	return auth.OK
+}
+
+func (g *Gate) reply(k *key, req *auth.Request, v *auth.Decision, p *nfq.Packet, d *nfq.Datagram, at auth.Instant) error {
+	facts := g.facts.Load()
+	packet := k.sealer.SealReply(&auth.Reply{
+		Time:      at.Real,
+		ID:        req.ID,
+		Challenge: v.Challenge,
+		Result:    v.Result,
+		Executor:  auth.Daemon,
+		Flags:     v.Flags,
+		Mask:      v.Mask,
+		Boot:      g.cfg.Boot,
+		Uptime:    uint32(min(at.Boot/1e9, 1<<32-1)),
+		LedgerAge: v.Age,
+		Load:      facts.Load,
+		Free:      facts.Free,
+		Sysrq:     facts.Sysrq,
+	})
+	return g.cfg.Answer(d.Src, d.Dst, p.InDev, packet[:])
+}
+
+func (g *Gate) submit(k *key, req *auth.Request, v *auth.Decision, replied time.Time, src netip.AddrPort) {
+	job := &runner.Job{
+		Key:     k.Host.ID,
+		Allowed: k.Allowed,
+		ID:      req.ID,
+		Now:     req.Flags&auth.Now != 0,
+		DryRun:  v.Flags&auth.DryRun != 0,
+		Replied: replied,
+		Source:  src,
+		Log:     k.log,
+	}
+	if v.Run {
+		job.Steps = append(job.Steps, req.Sequence()...)
+	}
+	if err := g.cfg.Submit(job); err != nil {
+		k.log.Error("accepted request not run", "src", src.String(), "request", hex.EncodeToString(req.ID[:]), "err", err)
+		g.ledger.Finish(now(), k.Host.ID, req.ID)
+	}
+}
+
+// latency is the time from a packet's arrival at the host to its reply.
+func latency(p *nfq.Packet, replied time.Time) time.Duration {
+	if p.Arrived == 0 {
+		return 0
+	}
+	return max(replied.Sub(time.Unix(0, p.Arrived)), 0)
+}
+
+// report writes the line of one authentic request.
+func (g *Gate) report(k *key, req *auth.Request, v *auth.Decision, src netip.AddrPort, took time.Duration, sendErr, detail error) {
+	level, message := slog.LevelInfo, "request answered"
+	switch {
+	case v.Result == auth.Accepted && v.Reason == auth.OK:
+		message = "request accepted"
+	case v.Reason >= auth.ReasonNotAllowed, v.Reason == auth.ReasonMalformed:
+		level, message = slog.LevelWarn, "request refused"
+	case v.Reason == auth.ReasonStale:
+		level, message = slog.LevelWarn, "request stale"
+	case v.Reason == auth.ReasonRepeat:
+		message = "request repeated"
+	}
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
+		slog.String("src", src.String()),
+		slog.String("request", hex.EncodeToString(req.ID[:])),
+		slog.String("op", req.Op.String()),
+		slog.String("decision", v.Result.String()),
+		slog.String("reason", v.Reason.String()),
+		slog.String("executor", auth.Daemon.String()),
+		slog.Int64("latency_us", took.Microseconds()),
+	)
+	if req.Op == auth.OpRun && detail == nil {
+		attrs = append(attrs, slog.String("steps", auth.FormatSteps(req.Sequence())))
+		if f := req.Flags.String(); f != "" {
+			attrs = append(attrs, slog.String("flags", f))
+		}
+	}
+	if f := v.Flags.String(); f != "" {
+		attrs = append(attrs, slog.String("qualified", f))
+	}
+	if detail != nil {
+		attrs = append(attrs, slog.String("field", detail.Error()))
+	}
+	if v.Silent {
+		attrs = append(attrs, slog.Bool("silent", true))
+	}
+	if sendErr != nil {
+		level = slog.LevelError
+		attrs = append(attrs, slog.Any("reply_err", sendErr))
+	}
+	k.log.LogAttrs(context.Background(), level, message, attrs...)
+}

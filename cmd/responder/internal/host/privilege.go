@@ -1,0 +1,135 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Identity is the user that the daemon becomes.
+type Identity struct{ UID, GID int }
+
+// Lookup finds a user by name, or reads "uid" or "uid:gid". It refuses root.
+func Lookup(name string) (Identity, error) {
+	id, err := lookup(name)
+	if err != nil {
+		return id, err
+	}
+	if id.UID == 0 || id.GID == 0 {
+		return id, fmt.Errorf("user %q is root: the daemon needs a user of its own", name)
+	}
+	return id, nil
+}
+
+func lookup(name string) (id Identity, err error) {
+	if u, err := user.Lookup(name); err == nil {
+		if id.UID, err = strconv.Atoi(u.Uid); err != nil {
+			return id, err
+		}
+		id.GID, err = strconv.Atoi(u.Gid)
+		return id, err
+	}
+	uid, gid, both := strings.Cut(name, ":")
+	if !both {
+		gid = uid
+	}
+	if id.UID, err = strconv.Atoi(uid); err == nil {
+		id.GID, err = strconv.Atoi(gid)
+	}
+	if err != nil {
+		return id, fmt.Errorf("user %q does not exist: create it with useradd --system %s, or set user in the configuration", name, name)
+	}
+	return id, nil
+}
+
+// ProtectMemory keeps the daemon in memory and out of the OOM killer's sight.
+// Pages are locked as they are first touched: locking all that the Go runtime
+// reserves would cost far more than it ever uses.
+func ProtectMemory() error {
+	// The limit counts reserved pages too, and without CAP_IPC_LOCK an mmap
+	// beyond it would fail.
+	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	var errs []error
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
+		errs = append(errs, fmt.Errorf("raise the limit of locked memory: %w", err))
+	} else if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		errs = append(errs, fmt.Errorf("lock memory: %w", err))
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		errs = append(errs, fmt.Errorf("leave the OOM killer's list: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Drop makes every thread of the process the given user, with CAP_NET_ADMIN
+// as its only capability, no way to gain more, and no core dumps.
+func Drop(id Identity) error {
+	if os.Geteuid() != 0 {
+		return errors.New("not root: start netsysrqd as root, it gives root up by itself")
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	if err := prctl(unix.PR_SET_DUMPABLE, 0); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		// EINVAL: the kernel is older than the capability.
+		if err := prctl(unix.PR_CAPBSET_DROP, c); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
+		}
+	}
+	if err := prctl(unix.PR_SET_KEEPCAPS, 1); err != nil {
+		return fmt.Errorf("keep capabilities: %w", err)
+	}
+	if err := syscall.Setgroups(nil); err != nil {
+		return fmt.Errorf("leave supplementary groups: %w", err)
+	}
+	if err := syscall.Setresgid(id.GID, id.GID, id.GID); err != nil {
+		return fmt.Errorf("become gid %d: %w", id.GID, err)
+	}
+	if err := syscall.Setresuid(id.UID, id.UID, id.UID); err != nil {
+		return fmt.Errorf("become uid %d: %w", id.UID, err)
+	}
+	if err := setCapabilities(1 << unix.CAP_NET_ADMIN); err != nil {
+		return fmt.Errorf("keep CAP_NET_ADMIN only: %w", err)
+	}
+	if err := prctl(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// prctl acts on every thread: capabilities and these flags belong to threads.
+func prctl(option, arg uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, arg, 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// setCapabilities sets the permitted and effective sets of every thread and
+// empties the inheritable one.
+func setCapabilities(set uint64) error {
+	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{
+		{Effective: uint32(set), Permitted: uint32(set)},
+		{Effective: uint32(set >> 32), Permitted: uint32(set >> 32)},
+	}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(hdr)), uintptr(unsafe.Pointer(data)), 0)
+	runtime.KeepAlive(hdr)
+	runtime.KeepAlive(data)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

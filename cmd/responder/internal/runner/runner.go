@@ -1,0 +1,233 @@
+// Package runner runs the SysRq steps of accepted requests: one sequence at a
+// time, in the order accepted, each step at its time.
+package runner
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"netsysrq/auth"
+)
+
+// ErrFull is returned when more sequences wait than a ledger can have accepted.
+var ErrFull = errors.New("too many sequences wait")
+
+// maxWaiting is the most that all keys together can have accepted.
+const maxWaiting = 16 * auth.Active
+
+// Job is an accepted request.
+type Job struct {
+	Key     auth.KeyID
+	Allowed auth.KeySet // of the key, to judge whose sequence it may cut
+	ID      auth.RequestID
+	Steps   []auth.Step
+	Now     bool // cut what runs, if allowed
+	DryRun  bool // wait as if, but do not write
+	Replied time.Time
+	Source  netip.AddrPort // for the log, as is Log, which knows the key
+	Log     *slog.Logger
+}
+
+// logger is made when it is needed: before that, the first step is waited for.
+func (j *Job) logger() *slog.Logger {
+	return j.Log.With("src", j.Source.String(), "request", hex.EncodeToString(j.ID[:]))
+}
+
+// Runner owns the trigger.
+type Runner struct {
+	trigger  int // file descriptor
+	path     string
+	kmsg     *Kmsg // nil: s and u wait for their whole bound
+	finished func(auth.KeyID, auth.RequestID)
+
+	mu      sync.Mutex
+	waiting []*Job
+	running *Job
+	cut     context.CancelFunc // of running
+	wake    chan struct{}
+}
+
+// New opens the trigger, which needs privileges only for this. The kmsg may
+// be nil. Finished is called when nothing more will be run for a job.
+func New(trigger string, kmsg *Kmsg, finished func(auth.KeyID, auth.RequestID)) (*Runner, error) {
+	fd, err := unix.Open(trigger, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open trigger: %w", &os.PathError{Op: "open", Path: trigger, Err: err})
+	}
+	return &Runner{trigger: fd, path: trigger, kmsg: kmsg, finished: finished, wake: make(chan struct{}, 1)}, nil
+}
+
+// Submit hands over a job and returns without waiting for it. A job with Now
+// cuts the sequences of its own key, and the running one if its key is allowed
+// every SysRq key in it, and goes before the others.
+func (r *Runner) Submit(j *Job) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) >= maxWaiting {
+		return ErrFull
+	}
+	if j.Now {
+		r.cutLocked(j)
+		if len(j.Steps) > 0 {
+			r.waiting = append([]*Job{j}, r.waiting...)
+		}
+	} else {
+		r.waiting = append(r.waiting, j)
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (r *Runner) cutLocked(by *Job) {
+	kept := r.waiting[:0]
+	for _, w := range r.waiting {
+		if w.Key != by.Key {
+			kept = append(kept, w)
+			continue
+		}
+		w.logger().Warn("sequence cut before it began", "by_request", hex.EncodeToString(by.ID[:]))
+	}
+	r.waiting = kept
+	if r.running != nil && (r.running.Key == by.Key || by.Allowed.HasAll(r.running.Steps)) {
+		r.cut()
+	}
+}
+
+// Idle reports whether nothing runs or waits.
+func (r *Runner) Idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running == nil && len(r.waiting) == 0
+}
+
+// Run runs jobs until the context ends; what runs or waits then is brought
+// to its end, so that an order to stop the daemon does not stop a reboot.
+func (r *Runner) Run(ctx context.Context) error {
+	for {
+		j, jctx, done := r.next()
+		if j == nil {
+			select {
+			case <-r.wake:
+				continue
+			case <-ctx.Done():
+				if r.Idle() {
+					return nil
+				}
+				continue
+			}
+		}
+		r.sequence(jctx, j)
+		done()
+	}
+}
+
+func (r *Runner) next() (*Job, context.Context, func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) == 0 {
+		return nil, nil, nil
+	}
+	j := r.waiting[0]
+	r.waiting = r.waiting[1:]
+	ctx, cancel := context.WithCancel(context.Background())
+	r.running, r.cut = j, cancel
+	return j, ctx, func() {
+		cancel()
+		r.mu.Lock()
+		r.running, r.cut = nil, nil
+		r.mu.Unlock()
+		r.finished(j.Key, j.ID)
+	}
+}
+
+// sequence runs the steps of a job until it is cut.
+func (r *Runner) sequence(ctx context.Context, j *Job) {
+	start := time.Now()
+	for i, st := range j.Steps {
+		if st.EndsMachine() && !sleep(ctx, auth.Grace-time.Since(j.Replied)) || ctx.Err() != nil {
+			j.logger().Warn("sequence cut", "steps_run", i, "steps_not_run", auth.FormatSteps(j.Steps[i:]))
+			return
+		}
+		if !r.step(ctx, j, i) {
+			j.logger().Error("sequence stopped", "steps_run", i, "steps_not_run", auth.FormatSteps(j.Steps[i:]))
+			return
+		}
+	}
+	j.logger().Info("sequence finished", "steps", auth.FormatSteps(j.Steps), "dry_run", j.DryRun, "took", time.Since(start))
+}
+
+// step runs one step and waits for what must be waited for after it. It
+// reports false if the step could not be given to the kernel at all.
+func (r *Runner) step(ctx context.Context, j *Job, i int) bool {
+	st := j.Steps[i]
+	confirmable := st.Bounded() && r.kmsg != nil && !j.DryRun
+	var kmsgErr, writeErr error
+	if confirmable {
+		kmsgErr = r.kmsg.skip()
+		confirmable = kmsgErr == nil
+	}
+	start := time.Now()
+	if !j.DryRun {
+		_, writeErr = unix.Write(r.trigger, []byte{st.Key})
+	}
+	took := time.Since(start)
+	log := j.logger().With("step", string(st.Key), "number", i+1)
+	if kmsgErr != nil {
+		log.Warn("kernel log cannot be read", "err", kmsgErr)
+	}
+	if writeErr != nil {
+		log.Error("step not run", "trigger", r.path, "err", writeErr)
+		return false
+	}
+	switch {
+	case j.DryRun:
+		log.Info("step left out", "reason", "dry_run")
+		if !st.Bounded() {
+			sleep(ctx, st.Wait())
+		}
+	case confirmable:
+		wctx, cancel := context.WithTimeout(ctx, st.Wait())
+		defer cancel()
+		done, err := r.kmsg.await(wctx, completions[st.Key])
+		if err != nil {
+			log.Warn("kernel log cannot be read", "err", err)
+			<-wctx.Done()
+		}
+		if done {
+			log.Info("step completed", "confirmed", true, "took", time.Since(start))
+		} else {
+			log.Warn("step not confirmed", "confirmed", false, "waited", time.Since(start))
+		}
+	default:
+		log.Info("step run", "took", took)
+		sleep(ctx, st.Wait())
+	}
+	return true
+}
+
+// sleep waits, and reports false if the context ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

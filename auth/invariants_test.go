@@ -77,9 +77,9 @@ func (w *world) event(op, arg byte) {
 	case 2: // the clock is stepped, to where it can be
 		w.real = add(sat(w.real, uint64(arg)*uint64(time.Second)), time.Duration(arg%7)*20*time.Second)
 		// Who disciplines a clock does not call a wrong one right.
-		w.ledger.Synchronised(w.now(), false)
+		w.ledger.Synchronised(w.now(), false, w.now())
 	case 3:
-		w.ledger.Synchronised(w.now(), arg%2 == 0)
+		w.ledger.Synchronised(w.now(), arg%2 == 0, w.now())
 	case 4, 5, 6: // a status, whose challenge is used now or later
 		d := w.judge(&Request{ID: RequestID{0xff, arg}, Op: OpStatus, Time: w.real}, Source(arg))
 		r := Request{ID: w.id(), Op: OpRun, Challenge: d.Challenge}

@@ -40,7 +40,6 @@ type Config struct {
 // holds a lock around every call. No call allocates but Install.
 type Ledger struct {
 	cfg     Config
-	begun   uint64 // boot()
 	clockOK bool
 	offset  uint64 // real() - boot(), modulo 2^64
 	keys    map[KeyID]*account
@@ -103,7 +102,7 @@ type Decision struct {
 
 // NewLedger begins a ledger: it has forgotten whatever ran before.
 func NewLedger(cfg Config, now Instant) *Ledger {
-	return &Ledger{cfg: cfg, begun: now.Boot, offset: now.Real - now.Boot, keys: map[KeyID]*account{}}
+	return &Ledger{cfg: cfg, offset: now.Real - now.Boot, keys: map[KeyID]*account{}}
 }
 
 // Install adds a key, or changes the allowed set of a known one.
@@ -131,9 +130,11 @@ func (l *Ledger) Remove(now Instant, id KeyID) {
 // SetDryRun changes whether accepted runs are only rehearsed.
 func (l *Ledger) SetDryRun(on bool) { l.cfg.DryRun = on }
 
-// Synchronised tells whether the kernel's clock is disciplined.
-func (l *Ledger) Synchronised(now Instant, yes bool) {
+// Synchronised tells whether the kernel's clock is disciplined, as it was when
+// asked. An answer that a step of the clock has overtaken counts as no.
+func (l *Ledger) Synchronised(now Instant, yes bool, asked Instant) {
 	l.look(now)
+	yes = yes && !stepped(now.Real-now.Boot, asked.Real-asked.Boot)
 	if yes && !l.clockOK {
 		for _, a := range l.keys {
 			a.floor = max(a.floor, add(now.Real, Window))
@@ -159,10 +160,16 @@ func (l *Ledger) Floor(id KeyID) uint64 {
 // look notices a step of the clock. It is the first thing in every event.
 func (l *Ledger) look(now Instant) {
 	offset := now.Real - now.Boot
-	if d := int64(offset - l.offset); d > int64(ClockStep) || d < -int64(ClockStep) {
+	if stepped(offset, l.offset) {
 		l.clockOK = false
 	}
 	l.offset = offset
+}
+
+// stepped compares two values of real() - boot().
+func stepped(a, b uint64) bool {
+	d := int64(a - b)
+	return d > int64(ClockStep) || d < -int64(ClockStep)
 }
 
 // JudgeMalformed decides whether a malformed request of a known key is
@@ -173,7 +180,7 @@ func (l *Ledger) JudgeMalformed(now Instant, id KeyID, p *Request) Decision {
 	if a == nil {
 		return Decision{Reason: ReasonUnknownKey, Silent: true}
 	}
-	d := Decision{Reason: ReasonMalformed, Result: Malformed, Age: l.age(now, a)}
+	d := Decision{Reason: ReasonMalformed, Result: Malformed, Age: a.age(now)}
 	d.Flags = l.trusted()
 	d.Silent = !a.isNew(l, now, p) && !a.token(now)
 	return d
@@ -196,7 +203,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		if d.Silent = !isNew && !a.token(now); !d.Silent {
 			d.Challenge = a.issue(l, now)
 		}
-		d.Age = l.age(now, a)
+		d.Age = a.age(now)
 		return d
 	}
 
@@ -204,7 +211,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		if e.state == pending {
 			return Decision{Reason: ReasonPending, Silent: true}
 		}
-		d := Decision{Reason: ReasonRepeat, Result: e.result, Flags: e.flags | Repeat | l.trusted(), Mask: e.mask, Age: l.age(now, a)}
+		d := Decision{Reason: ReasonRepeat, Result: e.result, Flags: e.flags | Repeat | l.trusted(), Mask: e.mask, Age: a.age(now)}
 		if e.source == from && now.Boot-e.answered >= uint64(Refill) {
 			e.answered = now.Boot
 		} else {
@@ -227,7 +234,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		if d.Silent = !isNew && !a.token(now); !d.Silent {
 			d.Challenge = a.issue(l, now)
 		}
-		d.Age = l.age(now, a)
+		d.Age = a.age(now)
 		return d
 	}
 
@@ -240,7 +247,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 	d := l.decide(now, a, e, p)
 	e.result, e.flags, e.mask = d.Result, d.Flags, d.Mask
 	d.Flags |= l.trusted()
-	d.Age = l.age(now, a)
+	d.Age = a.age(now)
 	return d
 }
 
@@ -308,7 +315,7 @@ func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, veto bool) (De
 		d = Decision{Reason: ReasonVetoed}
 	}
 	d.Result, d.Flags, d.Mask = e.result, e.flags|l.trusted(), e.mask
-	d.Age = l.age(now, l.keys[id])
+	d.Age = l.keys[id].age(now)
 	return d, true
 }
 
@@ -341,8 +348,8 @@ func (l *Ledger) trusted() ReplyFlags {
 }
 
 // age is how far back the answers of a key are complete, in seconds.
-func (l *Ledger) age(now Instant, a *account) uint16 {
-	return uint16(min(sat(now.Boot, max(l.begun, a.horizon))/uint64(time.Second), 0xffff))
+func (a *account) age(now Instant) uint16 {
+	return uint16(min(sat(now.Boot, a.horizon)/uint64(time.Second), 0xffff))
 }
 
 // isNew reports whether no packet seen before can have carried p's time.

@@ -206,7 +206,16 @@ func (s *script) one(f, want []string) {
 	case "remove":
 		s.ledger.Remove(now, keyID(arg(1)))
 	case "sync":
-		s.ledger.Synchronised(now, arg(1) == "on")
+		asked := now
+		if len(f) > 2 {
+			// The clock when asked stood so many ms ahead of the present one.
+			ahead, err := strconv.ParseInt(strings.TrimPrefix(arg(2), "asked="), 10, 64)
+			if err != nil {
+				s.fatalf("%v", err)
+			}
+			asked.Real += uint64(ahead * 1e6)
+		}
+		s.ledger.Synchronised(now, arg(1) == "on", asked)
 	case "step":
 		n, err := strconv.ParseInt(arg(1), 10, 64)
 		if err != nil {

@@ -47,8 +47,11 @@
 #ifndef FAR
 #define FAR	0	/* the host's clock goes wrong by up to so much, either way; 0: never */
 #endif
-/* BARRIER: the second intent is a barrier. AGE: keep what the property about old packets needs. INSTANT: a reply comes
-   at once or never. TIME_ONLY: no challenge is ever used. REACH: the situation that is to be shown reachable, below. */
+#ifndef DELAYED
+#define DELAYED	INTENTS	/* so many intents may get a reply late; the other one gets it at once or never */
+#endif
+/* BARRIER: the second intent is a barrier. AGE: keep what the property about old packets needs.
+   TIME_ONLY: no challenge is ever used. REACH: the situation that is to be shown reachable, below. */
 #ifndef REACH
 #define REACH	0
 #endif
@@ -91,9 +94,7 @@ typedef Intent {
 	byte first;		/* when any form was first sent; NONE: no form yet */
 	byte time;		/* the form with a time exists and bears this; NONE: it does not exist */
 	bool sealed[4];		/* the form with challenge 1, 2 or DEAD exists */
-#ifndef INSTANT
 	Reply kept;		/* the reply that the network holds */
-#endif
 	byte ran;		/* for the properties: BY_CHALLENGE, BY_TIME or NONE */
 #ifdef BARRIER
 	bool before;		/* for the properties: the form with a time is older than an accepted barrier */
@@ -118,8 +119,8 @@ short skew;			/* the host's clock, against true time */
 #define real()		(now + skew)
 #define boot()		(now - booted)
 
-/* The ledger, with one key. `begun` is not here: no rule reads it. The first ledger of a run is an old one, and knows nothing. ANSWERS is 1: the second fresh
-   request makes the ledger forget the first. */
+/* The ledger, with one key. `begun` is not here: no rule reads it. The first ledger of a run is an old one, and knows
+   nothing. ANSWERS is 1: the second fresh request makes the ledger forget the first. */
 bool clock_ok = true;
 short offset = START - LONG;
 byte floor = START - 1;
@@ -157,12 +158,10 @@ inline leaves(gone) {
 #endif
 		:: else
 		fi;
-#ifndef INSTANT
 		if
 		:: gone != NONE && intent[n].kept.challenge == gone -> intent[n].kept.challenge = DEAD
 		:: else
 		fi;
-#endif
 		n++
 	:: else -> break
 	od;
@@ -180,7 +179,7 @@ inline install() {
 #ifdef NO_FLOOR_AT_INSTALL
 	floor = 0;
 #else
-	floor = sat(real() + W);
+	floor = real() + W;
 #endif
 	floor = clip(floor);
 	highest = floor;
@@ -266,14 +265,11 @@ inline reply(i, what) {
 	if
 	:: !keep -> skip
 	:: keep && what == ACCEPTED -> said_accepted(i)
+	:: keep && what != ACCEPTED && i >= DELAYED -> receive(i, answer)
 	:: else ->
-#ifdef INSTANT
-		receive(i, answer)
-#else
 		intent[i].kept.kind = answer.kind;
 		intent[i].kept.challenge = answer.challenge;
 		intent[i].kept.age = answer.age
-#endif
 	fi
 }
 
@@ -516,9 +512,7 @@ proctype Sender(byte i) {
 			ahead = 0
 		}
 	}
-#ifndef INSTANT
 	:: d_step { intent[i].kept.kind != 0 -> receive(i, intent[i].kept) }
-#endif
 #ifdef SENDER_SLEEPS
 	/* now - first stands still while the sender's machine sleeps */
 	:: d_step { intent[i].first != NONE && intent[i].first < now -> intent[i].first++ }
@@ -577,7 +571,7 @@ proctype Host() {
 	:: d_step { now < START + END -> now++; tidy() }
 	/* the daemon or the module starts again */
 	:: d_step { restart_reached(); begin() }
-	/* the key is taken away and installed again, and the ledger lives on */
+	/* the key is removed and installed again, and the ledger lives on */
 	:: d_step { look(); install() }
 	/* the host boots, with a clock that shows anything */
 	:: atomic {

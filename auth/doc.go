@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package auth is the netsysrq protocol: packets, their sealing and opening,
 // keys, the ledger that decides what is fresh, and the policy of a key.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 package auth
 
 import "time"
@@ -258,7 +260,7 @@ func (l *Ledger) decide(now Instant, a *account, e *entry, p *Request) Decision 
 	if m := a.allowed.missing(steps); m != 0 {
 		return Decision{Reason: ReasonNotAllowed, Result: RefPolicy, Mask: m}
 	}
-	if m := afterKill(steps); m != 0 && l.cfg.Executor == Daemon {
+	if m := AfterKill(steps); m != 0 && l.cfg.Executor == Daemon {
 		return Decision{Reason: ReasonAfterKill, Result: RefPolicy, Mask: m}
 	}
 	if l.cfg.Sysrq >= 0 {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 package auth
 
 import (
@@ -57,9 +59,9 @@ func (s KeySet) missing(steps []Step) (mask uint8) {
 	return mask
 }
 
-// afterKill is the mask of the steps that follow the first e or i: those end
+// AfterKill is the mask of the steps that follow the first e or i: those end
 // every process, so a daemon does not live to run the rest.
-func afterKill(steps []Step) uint8 {
+func AfterKill(steps []Step) uint8 {
 	for i, st := range steps {
 		if st.Key == 'e' || st.Key == 'i' {
 			return uint8(1<<len(steps)-1) &^ uint8(1<<(i+1)-1)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 package auth
 
 import (
@@ -77,8 +79,9 @@ func (s *Sealer) OpenRequest(packet []byte, r *Request) (reason Reason, err erro
 	return OK, nil
 }
 
-// OpenReply opens a reply to the request with the given id, in place. Only OK
-// means that the host sealed it for that request.
+// OpenReply opens a reply to the request with the given id, in place: whatever
+// the outcome, the packet's body is overwritten. Only OK means that the host
+// sealed it for that request; after ReasonOtherRequest, r.ID says for which.
 func (s *Sealer) OpenReply(packet []byte, id RequestID, r *Reply) (Reason, error) {
 	if reason := header(packet, typeReply); reason != OK {
 		return reason, nil

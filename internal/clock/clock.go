@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package clock reads the clocks that freshness depends on.
 //
 // Built with the tag testclock, the clocks are those of the file named by

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package secret reads and writes files that hold keys.
 package secret
 

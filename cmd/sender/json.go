@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"netsysrq/auth"
+)
+
+// report is the JSON form of a result, version 1. Fields may be added; none
+// changes its meaning.
+type report struct {
+	V         int          `json:"v"`
+	Host      string       `json:"host"`
+	Command   string       `json:"command"`
+	Outcome   string       `json:"outcome"` // answered, accepted, refused, rebooted, unknown; error: of this side
+	Exit      int          `json:"exit"`
+	Message   string       `json:"message"`
+	Hints     []string     `json:"hints,omitempty"`
+	Key       string       `json:"key_id,omitempty"`
+	Addresses []string     `json:"addresses,omitempty"`
+	Request   string       `json:"request_id,omitempty"`
+	Steps     string       `json:"steps,omitempty"`
+	Rehearse  bool         `json:"rehearse"`
+	Reply     *replyReport `json:"reply,omitempty"`
+
+	BootBefore string `json:"boot_before,omitempty"`
+	BootAfter  string `json:"boot_after,omitempty"`
+	RunSent    bool   `json:"run_sent"`
+	OnePacket  bool   `json:"one_packet"`
+	TimeStale  bool   `json:"time_stale"`
+	Postdated  bool   `json:"postdated"`
+	Forgotten  bool   `json:"forgotten"`
+
+	ElapsedMS        float64  `json:"elapsed_ms"`
+	RoundTripMS      *float64 `json:"round_trip_ms,omitempty"`
+	ClockDifferenceS *float64 `json:"clock_difference_s,omitempty"` // host minus ours
+	Sent             int      `json:"packets_sent"`
+	Replies          int      `json:"replies"`
+	Ignored          int      `json:"packets_ignored"`
+	Network          string   `json:"network_error,omitempty"`
+}
+
+// replyReport is the reply that decided, or else the newest.
+type replyReport struct {
+	Result       string  `json:"result"`
+	Executor     string  `json:"executor"`
+	Repeat       bool    `json:"repeat"`
+	Rehearsed    bool    `json:"rehearsed"`
+	DryRun       bool    `json:"dry_run"`
+	ClockTrusted bool    `json:"clock_trusted"`
+	Mask         uint8   `json:"step_mask"`
+	Masked       string  `json:"masked_keys,omitempty"`
+	Time         string  `json:"time"`
+	BootID       string  `json:"boot_id"`
+	UptimeS      uint32  `json:"uptime_s"`
+	LedgerAgeS   uint16  `json:"ledger_age_s"`
+	Load1        float64 `json:"load1"`
+	FreeMiB      uint32  `json:"free_mib"`
+	KernelSysrq  *uint16 `json:"kernel_sysrq"` // null: not known
+	DaemonSilent uint16  `json:"daemon_silent_s"`
+}
+
+func (r *result) json(code int, line string, hints []string) string {
+	o := r.options
+	j := report{V: 1, Host: o.host, Command: o.command.name, Outcome: "error", Exit: code, Message: line, Hints: hints,
+		Key: idHex(r.key[:]), Rehearse: o.rehearse}
+	for _, a := range r.addrs {
+		j.Addresses = append(j.Addresses, a.String())
+	}
+	if len(o.steps) > 0 {
+		j.Steps = auth.FormatSteps(o.steps)
+	}
+	if x := r.outcome; x != nil {
+		j.Outcome = x.Kind.String()
+		j.Request, j.BootBefore, j.BootAfter = idHex(x.Request[:]), idHex(x.Before[:]), idHex(x.After[:])
+		j.RunSent, j.OnePacket, j.TimeStale, j.Postdated, j.Forgotten = x.RunSent, x.OnePacket, x.TimeStale, x.Postdated, x.Forgotten
+		j.ElapsedMS, j.Sent, j.Replies, j.Ignored = milliseconds(x.Elapsed), x.Sent, x.Replies, x.Ignored
+		if x.RoundTrip > 0 {
+			j.RoundTripMS = new(milliseconds(x.RoundTrip))
+		}
+		if x.HaveDifference {
+			j.ClockDifferenceS = new(x.Difference.Seconds())
+		}
+		if x.Unreachable != nil {
+			j.Network = x.Unreachable.Error()
+		}
+		if x.Reply != nil {
+			j.Reply = newReplyReport(x.Reply, o.steps)
+		}
+	}
+	b, err := json.Marshal(j)
+	if err != nil {
+		panic(err) // no field can fail
+	}
+	return string(b)
+}
+
+func newReplyReport(p *auth.Reply, steps []auth.Step) *replyReport {
+	j := &replyReport{
+		Result:       p.Result.String(),
+		Executor:     p.Executor.String(),
+		Repeat:       p.Flags&auth.Repeat != 0,
+		Rehearsed:    p.Flags&auth.Rehearsed != 0,
+		DryRun:       p.Flags&auth.DryRun != 0,
+		ClockTrusted: p.Flags&auth.ClockTrusted != 0,
+		Mask:         p.Mask,
+		Masked:       masked(steps, p.Mask),
+		Time:         time.Unix(0, int64(p.Time)).UTC().Format(time.RFC3339Nano),
+		BootID:       hex.EncodeToString(p.Boot[:]),
+		UptimeS:      p.Uptime,
+		LedgerAgeS:   p.LedgerAge,
+		Load1:        float64(p.Load) / 100,
+		FreeMiB:      p.Free,
+		DaemonSilent: p.Silent,
+	}
+	if p.Sysrq != auth.SysrqUnknown {
+		j.KernelSysrq = &p.Sysrq
+	}
+	return j
+}
+
+// idHex writes an id, and nothing for zero.
+func idHex(b []byte) string {
+	for _, c := range b {
+		if c != 0 {
+			return hex.EncodeToString(b)
+		}
+	}
+	return ""
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

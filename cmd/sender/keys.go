@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/term"
+
+	"netsysrq/auth"
+	"netsysrq/internal/secret"
+)
+
+const masterVersion = "netsysrq-master-1"
+
+var errMaster = errors.New("not a master key (it is what `netsysrq keygen` writes)")
+
+// operator is who sends: a label and a master key.
+type operator struct {
+	label  string
+	master auth.Master
+}
+
+func keyError(err error, hint string) error { return &failure{exitKey, err, hint} }
+
+// loadOperator gets the master key from where the flags say. If confirm is
+// set, a passphrase is typed twice: a mistyped one makes a key like any other.
+func loadOperator(ctx context.Context, w world, o *options, confirm bool) (*operator, error) {
+	if !o.passphrase && o.passphraseFD < 0 {
+		return loadMaster(w, o)
+	}
+	label, err := operatorLabel(w, o)
+	if err != nil {
+		return nil, err
+	}
+	var passphrase string
+	if o.passphrase {
+		passphrase, err = askPassphrase(ctx, confirm)
+	} else {
+		passphrase, err = readPassphrase(ctx, o.passphraseFD)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if term.IsTerminal(int(w.stderr.Fd())) {
+		w.note("making the key from the passphrase…")
+	}
+	m, err := auth.MasterFromPassphrase(passphrase, label)
+	if err != nil {
+		return nil, keyError(err, "")
+	}
+	return &operator{label, m}, nil
+}
+
+// operatorLabel is --operator, or else the user's name if it can be a label.
+func operatorLabel(w world, o *options) (string, error) {
+	if o.operator != "" {
+		return o.operator, nil
+	}
+	label := strings.ToLower(w.getenv("USER"))
+	if err := auth.CheckLabel(label); err != nil {
+		return "", usageError(fmt.Errorf("your user name is no label: %w", err), "choose one with --operator LABEL")
+	}
+	return label, nil
+}
+
+// masterPath is --key or its default.
+func masterPath(w world, o *options) (string, error) {
+	if o.key != "" {
+		return o.key, nil
+	}
+	dir := w.getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(dir) { // the XDG specification: ignore it then
+		home := w.getenv("HOME")
+		if home == "" {
+			return "", keyError(errors.New("no home directory to look for the master key in"), "name the file with --key FILE")
+		}
+		dir = filepath.Join(home, ".config")
+	}
+	return filepath.Join(dir, "netsysrq", "master.key"), nil
+}
+
+func loadMaster(w world, o *options) (*operator, error) {
+	path, err := masterPath(w, o)
+	if err != nil {
+		return nil, err
+	}
+	text, err := secret.ReadFile(path, -1)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, keyError(fmt.Errorf("read master key: %w", err),
+			"make one with netsysrq keygen, or use --key FILE or --passphrase")
+	case errors.Is(err, secret.ErrExposed):
+		return nil, keyError(fmt.Errorf("read master key: %w", err),
+			"if others may have read it, make a new one and enroll every host again")
+	case err != nil:
+		return nil, keyError(fmt.Errorf("read master key: %w", err), "")
+	}
+	defer clear(text)
+	op, err := parseMaster(string(text))
+	if err != nil {
+		return nil, keyError(fmt.Errorf("read master key: %s: %w", path, err), "")
+	}
+	return op, nil
+}
+
+// parseMaster reads what formatMaster wrote. No error holds any part of a key.
+func parseMaster(text string) (*operator, error) {
+	var line string
+	for l := range strings.Lines(text) {
+		l = strings.TrimSpace(l)
+		if l == "" || l[0] == '#' {
+			continue
+		}
+		if line != "" {
+			return nil, fmt.Errorf("%w: it has more than one line", errMaster)
+		}
+		line = l
+	}
+	f := strings.Fields(line)
+	if len(f) != 3 || f[0] != masterVersion {
+		return nil, errMaster
+	}
+	op := &operator{label: f[1]}
+	if err := auth.CheckLabel(op.label); err != nil {
+		return nil, fmt.Errorf("%w: operator: %w", errMaster, err)
+	}
+	key, err := base64.RawStdEncoding.Strict().DecodeString(f[2])
+	if err != nil || len(key) != auth.KeySize {
+		return nil, fmt.Errorf("%w: the key has another length", errMaster)
+	}
+	copy(op.master[:], key)
+	clear(key)
+	return op, nil
+}
+
+func formatMaster(op *operator) []byte {
+	return fmt.Appendf(nil, "# The master key of a netsysrq operator. It is secret: who holds it can do\n"+
+		"# to every host that was enrolled with it what its owner can.\n%s %s %s\n",
+		masterVersion, op.label, base64.RawStdEncoding.EncodeToString(op.master[:]))
+}
+
+// saveMaster writes a new key file, and its folder if need be.
+func saveMaster(path string, op *operator) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return keyError(fmt.Errorf("write master key: %w", err), "")
+	}
+	text := formatMaster(op)
+	defer clear(text)
+	err := secret.WriteFile(path, text, -1, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return keyError(fmt.Errorf("%s is there already, and keygen never replaces a key", path),
+			"hosts enrolled with it know no other; use --key FILE for a second one, or move it away")
+	}
+	if err != nil {
+		return keyError(fmt.Errorf("write master key: %w", err), "")
+	}
+	return nil
+}

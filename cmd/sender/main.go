@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Command sender, installed as netsysrq, asks hosts to perform Magic SysRq
+// steps by sealed UDP packets. Its help text says the rest.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"netsysrq/internal/exchange"
+)
+
+// Exit codes, listed in the help text.
+const (
+	exitOK       = 0
+	exitError    = 1
+	exitUsage    = 2
+	exitRefused  = 3
+	exitRebooted = 4
+	exitUnknown  = 5
+	exitKey      = 6
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], system())
+	stop()
+	os.Exit(code)
+}
+
+// world is what the command touches outside itself.
+type world struct {
+	stdin  *os.File
+	stdout io.Writer
+	stderr *os.File
+	getenv func(string) string
+	clock  exchange.Clock
+}
+
+func system() world {
+	return world{os.Stdin, os.Stdout, os.Stderr, os.Getenv, exchange.SystemClock}
+}
+
+// run is the command, and returns its exit code.
+func run(ctx context.Context, args []string, w world) int {
+	o, err := parse(args)
+	if err != nil {
+		return w.fail(err)
+	}
+	switch {
+	case o.help:
+		return w.help(o)
+	case o.version:
+		fmt.Fprintf(w.stdout, "netsysrq %s, protocol version 1\n", version())
+		return exitOK
+	}
+	code, err := o.command.run(ctx, w, o)
+	if err != nil {
+		return w.fail(err)
+	}
+	return code
+}
+
+// failure is an error that ends the command with a code, and what the operator
+// can do about it.
+type failure struct {
+	code int
+	err  error
+	hint string
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// asFailure gives every other error the code of an error of this side.
+func asFailure(err error) *failure {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	return &failure{code: exitError, err: err}
+}
+
+// fail tells an error and returns its exit code.
+func (w world) fail(err error) int {
+	f := asFailure(err)
+	fmt.Fprintf(w.stderr, "netsysrq: %v\n", err)
+	if f.hint != "" {
+		fmt.Fprintf(w.stderr, "hint: %s\n", f.hint)
+	}
+	return f.code
+}
+
+// note tells something that does not end the command.
+func (w world) note(format string, args ...any) {
+	fmt.Fprintf(w.stderr, "netsysrq: "+format+"\n", args...)
+}
+
+// buildVersion is set by the package build (-ldflags -X).
+var buildVersion string
+
+func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}

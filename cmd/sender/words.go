@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"netsysrq/auth"
+	"netsysrq/internal/exchange"
+)
+
+// words says in one plain line what became of the host, with hints where it
+// may not be what was wanted, and gives it an exit code.
+func (r *result) words() (code int, line string, hints []string) {
+	o := r.outcome
+	if o == nil {
+		f := asFailure(r.err)
+		if f.hint != "" {
+			hints = []string{f.hint}
+		}
+		return f.code, r.err.Error(), hints
+	}
+	host := r.options.host + ": "
+	switch o.Kind {
+	case exchange.Answered:
+		return exitOK, host + statusWords(o), nil
+	case exchange.Accepted:
+		return exitOK, host + r.acceptedWords(), nil
+	case exchange.Refused:
+		line, hints = r.refusedWords()
+		return exitRefused, host + line, hints
+	case exchange.Rebooted:
+		return exitRebooted, fmt.Sprintf("%srebooted since it was asked: boot %x before, %x now, up %s; that it accepted was not heard",
+			host, o.Before[:4], o.After[:4], duration(time.Duration(o.Reply.Uptime)*time.Second)), nil
+	}
+	line, hints = r.unknownWords()
+	return exitUnknown, host + line, hints
+}
+
+func statusWords(o *exchange.Outcome) string {
+	p := o.Reply
+	var b strings.Builder
+	fmt.Fprintf(&b, "up %s, load %.2f, %d MiB free, answered by the %v in %s",
+		duration(time.Duration(p.Uptime)*time.Second), float64(p.Load)/100, p.Free, p.Executor, duration(o.RoundTrip))
+	if p.Executor == auth.Kernel && p.Silent > 0 {
+		fmt.Fprintf(&b, ", its daemon silent for %s", duration(time.Duration(p.Silent)*time.Second))
+	}
+	if p.Sysrq == auth.SysrqUnknown {
+		b.WriteString("; kernel.sysrq not known")
+	} else {
+		fmt.Fprintf(&b, "; kernel.sysrq %d", p.Sysrq)
+	}
+	trusted := "but the host does not trust it"
+	if p.Flags&auth.ClockTrusted != 0 {
+		trusted = "and the host trusts it"
+	}
+	fmt.Fprintf(&b, "; %s, %s", clockWords(o), trusted)
+	return b.String()
+}
+
+// clockWords compares the clocks; what is below a second matters to no one.
+func clockWords(o *exchange.Outcome) string {
+	d := o.Difference
+	switch {
+	case d > time.Second:
+		return fmt.Sprintf("its clock is %s ahead of ours", duration(d))
+	case d < -time.Second:
+		return fmt.Sprintf("its clock is %s behind ours", duration(-d))
+	}
+	return "its clock agrees with ours"
+}
+
+func (r *result) acceptedWords() string {
+	o, p := r.outcome, r.outcome.Reply
+	steps := listSteps(r.options.steps)
+	took := fmt.Sprintf("(%s)", duration(o.RoundTrip))
+	if o.RoundTrip == 0 {
+		took = fmt.Sprintf("(after %s)", duration(o.Elapsed))
+	}
+	var line string
+	switch {
+	case r.options.command.name == "cancel":
+		line = fmt.Sprintf("cancelled by the %v: every packet of this key made before is dead %s", p.Executor, took)
+	case p.Flags&auth.Rehearsed != 0:
+		line = fmt.Sprintf("rehearsed: %s would be run by the %v %s", steps, p.Executor, took)
+	case p.Flags&auth.DryRun != 0:
+		line = fmt.Sprintf("dry run: the host only rehearses (dry_run in its configuration); %s not run by the %v %s", steps, p.Executor, took)
+	case p.Mask != 0:
+		line = fmt.Sprintf("accepted: %s by the %v, but without %s %s", steps, p.Executor, masked(r.options.steps, p.Mask), took)
+	default:
+		line = fmt.Sprintf("accepted: %s by the %v %s", steps, p.Executor, took)
+	}
+	if o.TimeStale {
+		line += fmt.Sprintf("; the one-packet form was stale, %s", clockWords(o))
+	}
+	return line
+}
+
+func (r *result) refusedWords() (line string, hints []string) {
+	p, steps := r.outcome.Reply, r.options.steps
+	causes := masked(steps, p.Mask)
+	switch p.Result {
+	case auth.RefPolicy:
+		// Keys that are not allowed are refused first; that could have the
+		// same mask, but not often.
+		if p.Executor == auth.Daemon && p.Mask != 0 && p.Mask == auth.AfterKill(steps) {
+			return fmt.Sprintf("refused by policy: e and i end every process, the daemon too, which would not live to run %s", causes),
+				[]string{"end the sequence with e or i, or install the kernel module, which outlives them"}
+		}
+		return fmt.Sprintf("refused by policy: %s not allowed for this key", isAre(causes)),
+			[]string{"what a key may do is written on the host, with the key"}
+	case auth.RefSysrq:
+		value := fmt.Sprint(p.Sysrq)
+		if p.Sysrq == auth.SysrqUnknown {
+			value = "not known"
+		}
+		return fmt.Sprintf("refused by kernel.sysrq: its value there is %s, with which the kernel ignores %s", value, causes),
+			[]string{"sysctl kernel.sysrq=1 on the host allows every key; netsysrqd check says what is missing"}
+	case auth.Vetoed:
+		return "vetoed: the host's daemon forbade it, or a newer request took its place", nil
+	case auth.Busy:
+		return fmt.Sprintf("busy: %d sequences of this key are running or waiting", auth.Active),
+			[]string{fmt.Sprintf("netsysrq cancel %s drops them", r.options.host)}
+	case auth.Malformed:
+		return "malformed: the host could open the request but not read it", []string{"its netsysrq may be another version than " + version()}
+	}
+	return r.staleWords(), []string{"without --one-packet no clock matters"}
+}
+
+// staleWords is why the host did not take the one packet.
+func (r *result) staleWords() string {
+	o := r.outcome
+	switch {
+	case o.Reply.Flags&auth.ClockTrusted == 0:
+		return "stale: the host does not trust its own clock, so it takes no packet by its time; " + clockWords(o)
+	case o.Difference.Abs() > auth.Window:
+		return fmt.Sprintf("stale: %s, and a time is taken only within %v", clockWords(o), auth.Window)
+	}
+	return fmt.Sprintf("stale: the host began less than %v ago, or knows a newer request of this key; %s", auth.Window, clockWords(o))
+}
+
+const mayBeDone = "it may have been done all the same"
+
+func (r *result) unknownWords() (line string, hints []string) {
+	o, name := r.outcome, r.options.host
+	run := r.options.command.name != "status"
+	quiet := "no answer within " + duration(r.options.timeout)
+	if r.err != nil {
+		quiet = fmt.Sprintf("interrupted after %s without an answer", duration(o.Elapsed))
+	}
+	switch {
+	case o.Postdated && o.TimeStale:
+		return fmt.Sprintf("unknown: %s, so the one-packet form lies in its future: not taken, but a copy of it may yet be run once", clockWords(o)),
+			[]string{"set the clocks right; whoever recorded the packet can have it run when the host has restarted and that time has come"}
+	case o.Forgotten:
+		age := time.Duration(o.Reply.Uptime) * time.Second
+		who := fmt.Sprintf("what answers there began anew (same boot, up %s)", duration(age))
+		if age <= o.Elapsed {
+			who = fmt.Sprintf("it booted (up %s)", duration(age))
+		}
+		return fmt.Sprintf("unknown: %s after it was first asked and no longer knows what it did; nothing more was sent, %s", who, mayBeDone),
+			[]string{"netsysrq status " + name + " tells how it is now"}
+	case !run && o.Reply == nil:
+		line = quiet
+	case !run:
+		line = "no useful answer"
+	case o.RunSent && o.Reply == nil:
+		line = fmt.Sprintf("unknown: %s; %s", quiet, mayBeDone)
+	case o.RunSent:
+		line = fmt.Sprintf("unknown: it answered at first, but not to the run: %s; %s", quiet, mayBeDone)
+	case o.Reply != nil:
+		return "unknown: it answers, but has no challenge to give yet; the run was not sent",
+			[]string{"its random generator is not ready; --one-packet needs none"}
+	default:
+		line = fmt.Sprintf("unknown: %s; the run was not sent", quiet)
+		hints = append(hints, "the one-packet form needs a synchronised clock on our side, or --one-packet to insist")
+	}
+	if o.Reply == nil {
+		hints = append(hints, fmt.Sprintf("the host is down, or the packets are lost, or it was enrolled under another name than %q or with another key: "+
+			"a wrong name or key looks the same; netsysrqd keys list must show the key id %v", name, r.key))
+	}
+	if errors.Is(o.Unreachable, syscall.ECONNREFUSED) {
+		hints = append(hints, "the host says that nothing listens there: netsysrq's rules are not in place, or the port is another")
+	} else if o.Unreachable != nil {
+		hints = append(hints, fmt.Sprintf("the network said: %v", o.Unreachable))
+	}
+	return line, hints
+}
+
+// listSteps writes steps for people.
+func listSteps(steps []auth.Step) string {
+	return strings.ReplaceAll(auth.FormatSteps(steps), ",", ", ")
+}
+
+// masked lists the keys of the steps in a mask.
+func masked(steps []auth.Step, mask uint8) string {
+	var keys []string
+	for i, s := range steps {
+		if mask&(1<<i) != 0 {
+			keys = append(keys, string(s.Key))
+		}
+	}
+	return strings.Join(keys, ", ")
+}
+
+func isAre(keys string) string {
+	if strings.Contains(keys, ",") {
+		return "keys " + keys + " are"
+	}
+	return "key " + keys + " is"
+}
+
+// duration writes a time with the precision that a person wants.
+func duration(d time.Duration) string {
+	// Rounded first, so that no 59.99 s becomes 60 s.
+	switch {
+	case d >= time.Minute:
+		d = d.Truncate(time.Second)
+	case d >= 999500*time.Microsecond:
+		d = d.Round(100 * time.Millisecond)
+	}
+	switch {
+	case d == 0:
+		return "0 s"
+	case d < 100*time.Microsecond:
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Round(time.Millisecond)/time.Millisecond)
+	case d < time.Minute:
+		return strings.TrimSuffix(fmt.Sprintf("%.1f", d.Seconds()), ".0") + " s"
+	case d < time.Hour:
+		return pair(d, time.Minute, "min", time.Second, "s")
+	case d < 24*time.Hour:
+		return pair(d, time.Hour, "h", time.Minute, "min")
+	}
+	return pair(d, 24*time.Hour, "d", time.Hour, "h")
+}
+
+func pair(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
+	if d%big/small == 0 {
+		return fmt.Sprintf("%d %s", d/big, bigName)
+	}
+	return fmt.Sprintf("%d %s %d %s", d/big, bigName, d%big/small, smallName)
+}

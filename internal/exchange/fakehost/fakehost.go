@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package fakehost is a host for tests of senders: the real ledger, real
+// replies, and steps that are only counted.
+package fakehost
+
+import (
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	"netsysrq/auth"
+)
+
+// Config says what host it is.
+type Config struct {
+	Key      auth.HostKey
+	Allow    auth.KeySet
+	Executor auth.Executor // 0: auth.Daemon
+	Sysrq    int           // the kernel.sysrq that the executor obeys; 0: none
+	DryRun   bool
+	// Clock returns CLOCK_REALTIME and a clock that never goes back, in ns.
+	Clock func() (real, steady uint64)
+	// Random reports whether the random generator is ready; nil: it is.
+	Random func() bool
+	// Synchronised makes the host trust its clock from its first second on.
+	Synchronised bool
+}
+
+// Host answers requests. It is safe for concurrent use.
+type Host struct {
+	cfg    Config
+	sealer *auth.Sealer
+
+	mu     sync.Mutex
+	ledger *auth.Ledger
+	booted uint64 // steady
+	boot   auth.BootID
+	seen   int
+	runs   map[auth.RequestID]int
+	onRun  func(*Host, auth.Request)
+	mute   bool
+	lost   bool // the reply at hand
+}
+
+// New returns a host that has been up for age.
+func New(cfg Config, age time.Duration) *Host {
+	if cfg.Executor == 0 {
+		cfg.Executor = auth.Daemon
+	}
+	if cfg.Sysrq == 0 {
+		cfg.Sysrq = -1
+	}
+	h := &Host{cfg: cfg, sealer: auth.NewSealer(&cfg.Key), runs: map[auth.RequestID]int{}}
+	rand.Read(h.boot[:])
+	_, h.booted = cfg.Clock()
+	h.booted -= uint64(age)
+	real, _ := cfg.Clock()
+	h.begin(auth.Instant{Real: real - uint64(age), Boot: 0})
+	if cfg.Synchronised {
+		first := auth.Instant{Real: real - uint64(age) + 1, Boot: 1}
+		h.ledger.Synchronised(first, true, first)
+	}
+	return h
+}
+
+func (h *Host) begin(now auth.Instant) {
+	h.ledger = auth.NewLedger(auth.Config{
+		Executor: h.cfg.Executor,
+		Sysrq:    h.cfg.Sysrq,
+		DryRun:   h.cfg.DryRun,
+		Random:   func(b []byte) bool { rand.Read(b); return h.cfg.Random == nil || h.cfg.Random() },
+	}, now)
+	h.ledger.Install(now, h.cfg.Key.ID, h.cfg.Allow)
+}
+
+func (h *Host) synchronised(now auth.Instant) {
+	h.ledger.Synchronised(now, h.cfg.Synchronised, now)
+}
+
+func (h *Host) now() auth.Instant {
+	real, steady := h.cfg.Clock()
+	return auth.Instant{Real: real, Boot: steady - h.booted}
+}
+
+// RestartDaemon forgets whatever ran before, as the daemon does.
+func (h *Host) RestartDaemon() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.begin(h.now())
+	h.ledger.Synchronised(h.now(), h.cfg.Synchronised, h.now())
+}
+
+// Reboot restarts the machine: a new boot id, and nothing remembered.
+func (h *Host) Reboot() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reboot()
+}
+
+func (h *Host) reboot() {
+	_, h.booted = h.cfg.Clock()
+	rand.Read(h.boot[:])
+	h.begin(h.now())
+	h.ledger.Synchronised(h.now(), h.cfg.Synchronised, h.now())
+}
+
+// Mute makes the host deaf and dumb, or not.
+func (h *Host) Mute(yes bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mute = yes
+}
+
+// Forget makes the host forget its challenges, as another request of the same
+// key does that was fresh.
+func (h *Host) Forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	id := h.cfg.Key.ID
+	status := auth.Request{Op: auth.OpStatus, ID: auth.RequestID{1}, Time: h.now().Real}
+	d := h.ledger.Judge(h.now(), id, &status, 0)
+	other := auth.Request{Op: auth.OpRun, Challenge: d.Challenge}
+	rand.Read(other.ID[:])
+	h.ledger.Judge(h.now(), id, &other, 0)
+}
+
+// OnRun has f called, with the host's lock held, when steps are run. What it
+// does to the host must be through the Host that it is given: Fall and Lose.
+func (h *Host) OnRun(f func(*Host, auth.Request)) { h.onRun = f }
+
+// Fall is Reboot for use in OnRun.
+func (h *Host) Fall() { h.reboot() }
+
+// Lose, in OnRun, loses the reply that says that the steps are run.
+func (h *Host) Lose() { h.lost = true }
+
+// Boot returns the boot id.
+func (h *Host) Boot() auth.BootID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.boot
+}
+
+// Seen counts the packets that came in.
+func (h *Host) Seen() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.seen
+}
+
+// Runs counts the sequences run, rehearsals not.
+func (h *Host) Runs() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range h.runs {
+		n += k
+	}
+	return n
+}
+
+// RunsOf counts how often one intent was run, in the whole life of the host.
+func (h *Host) RunsOf(id auth.RequestID) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.runs[id]
+}
+
+// Handle takes a packet and returns the reply, if there is one.
+func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]byte, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mute {
+		return reply, false
+	}
+	h.seen++
+	packet = slices.Clone(packet) // opening overwrites it
+	id, reason := auth.CheckRequest(packet)
+	if reason != auth.OK || id != h.cfg.Key.ID {
+		return reply, false
+	}
+	var p auth.Request
+	reason, _ = h.sealer.OpenRequest(packet, &p)
+	now := h.now()
+	var d auth.Decision
+	switch reason {
+	case auth.OK:
+		d = h.ledger.Judge(now, id, &p, from)
+	case auth.ReasonMalformed:
+		d = h.ledger.JudgeMalformed(now, id, &p)
+	default:
+		return reply, false
+	}
+	if d.Pending {
+		h.ledger.Settle(now, id, p.ID, false)
+	}
+	if d.Silent {
+		return reply, false
+	}
+	r := auth.Reply{
+		Time:      now.Real,
+		ID:        p.ID,
+		Challenge: d.Challenge,
+		Result:    d.Result,
+		Executor:  h.cfg.Executor,
+		Flags:     d.Flags,
+		Mask:      d.Mask,
+		Boot:      h.boot,
+		Uptime:    uint32(now.Boot / uint64(time.Second)),
+		LedgerAge: d.Age,
+		Load:      42,
+		Free:      1803,
+		Sysrq:     438,
+	}
+	if h.cfg.Sysrq > 0 {
+		r.Sysrq = uint16(h.cfg.Sysrq)
+	}
+	reply = h.sealer.SealReply(&r)
+	if d.Run && d.Flags&auth.DryRun == 0 {
+		h.runs[p.ID]++
+		if h.onRun != nil {
+			h.onRun(h, p)
+		}
+	}
+	h.ledger.Finish(h.now(), id, p.ID)
+	lost := h.lost
+	h.lost = false
+	return reply, !lost
+}

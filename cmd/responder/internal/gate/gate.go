@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package gate is what every packet passes: it makes the checks of
 // auth/PROTOCOL.md in their order, asks the ledger, answers, and hands
 // accepted requests to the runner.
@@ -121,10 +123,10 @@ func (g *Gate) SetDryRun(on bool) {
 func (g *Gate) Sample() {
 	f := host.ReadFacts()
 	g.facts.Store(&f)
-	yes := clock.Synchronised()
+	asked, yes := now(), clock.Synchronised()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ledger.Synchronised(now(), yes)
+	g.ledger.Synchronised(now(), yes, asked)
 }
 
 // Finished tells the ledger that nothing more will be run for a request.

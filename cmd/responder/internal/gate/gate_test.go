@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 package gate
 
 import (
@@ -324,6 +326,14 @@ func TestReplaysAreQuiet(t *testing.T) {
 	Summarise(slog.New(slog.NewJSONHandler(&r.log, nil)), []*Lane{r.lane}, 0)
 	if r.log.Len() != 0 {
 		t.Errorf("a summary of nothing: %s", &r.log)
+	}
+}
+
+// An address that both lanes saw is named once.
+func TestTopSourceOfTwoLanes(t *testing.T) {
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9")
+	if got, want := top([]source{{a, 5}, {b, 6}, {a, 4}}), "192.0.2.1 >=9, 192.0.2.9 >=6"; got != want {
+		t.Errorf("top %q, want %q", got, want)
 	}
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 package gate
 
 import (
@@ -112,6 +114,14 @@ func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64) {
 
 // top words the addresses that sent most, each with a lower bound.
 func top(sources []source) string {
+	sum := map[netip.Addr]uint64{}
+	for _, s := range sources {
+		sum[s.addr] += s.count
+	}
+	sources = sources[:0]
+	for addr, n := range sum {
+		sources = append(sources, source{addr, n})
+	}
 	slices.SortFunc(sources, func(a, b source) int {
 		return cmp.Or(cmp.Compare(b.count, a.count), a.addr.Compare(b.addr))
 	})

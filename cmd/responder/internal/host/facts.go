@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package host is what the daemon needs of the machine it runs on: facts for
 // its replies, and the privileges it gives up.
 package host

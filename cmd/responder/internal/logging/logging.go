@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package logging makes the daemon's logger: structured records to the
 // journal, or as text or JSON to a stream.
 package logging

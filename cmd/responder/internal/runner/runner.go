@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 // Package runner runs the SysRq steps of accepted requests: one sequence at a
 // time, in the order accepted, each step at its time.
 package runner

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/sdnotify"
+	"golang.org/x/sys/unix"
+
+	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/config"
+	"netsysrq/cmd/responder/internal/gate"
+	"netsysrq/cmd/responder/internal/host"
+	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/cmd/responder/internal/logging"
+	"netsysrq/cmd/responder/internal/runner"
+	"netsysrq/nfq"
+)
+
+const (
+	sampleEvery = time.Second
+	// A read loop that has not begun anew for so long hangs: systemd is then
+	// no longer told that all is well.
+	stuckAfter = 5 * time.Second
+	reopenWait = time.Second
+	// niceBusy is the priority of the thread that serves busy sources: a
+	// flood may have what others leave.
+	niceBusy = 19
+	// The heap is a few hundred KiB; collecting rarely costs little memory,
+	// and a limit keeps the whole process small.
+	memoryLimit = 8 << 20
+)
+
+// daemon is netsysrqd run: the packet path and what keeps it honest.
+type daemon struct {
+	cfg        *config.Config
+	configPath string
+	identity   host.Identity
+	machineID  string
+	log        *slog.Logger
+	level      *slog.LevelVar
+	gate       *gate.Gate
+	runner     *runner.Runner
+	lanes      []*lane
+	statistics *os.File // the kernel's list of queues, which root alone may open
+	notify     *sdnotify.Notifier
+}
+
+// lane is one queue and what reads it.
+type lane struct {
+	*gate.Lane
+	name   string
+	number uint16
+	nice   int
+	queue  atomic.Pointer[nfq.Queue]
+	// Packets that the kernel dropped: those of queues that are closed, and
+	// how many a summary has named.
+	gone       atomic.Uint64
+	summarised uint64
+}
+
+// runDaemon runs until the context ends. It returns an error only for what
+// keeps it from starting; later troubles are logged and mended.
+func runDaemon(ctx context.Context, cfg *config.Config, configPath string, stderr io.Writer) error {
+	d, err := startDaemon(cfg, configPath, stderr)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// startDaemon takes all that needs root, then gives root up.
+func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daemon, error) {
+	debug.SetMemoryLimit(memoryLimit)
+	d := &daemon{cfg: cfg, configPath: configPath, level: new(slog.LevelVar)}
+	d.level.Set(cfg.Log.Level)
+	var err error
+	if d.log, err = logging.New(cfg.Log.Format, stderr, d.level); err != nil {
+		return nil, err
+	}
+	if d.identity, err = host.Lookup(cfg.User); err != nil {
+		return nil, err
+	}
+	if d.machineID, err = keyring.MachineID(cfg.MachineID); err != nil {
+		return nil, err
+	}
+	boot, err := host.BootID()
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	kmsg, err := runner.OpenKmsg(cfg.Kmsg)
+	if err != nil {
+		d.log.Warn("kernel log cannot be read: s and u will wait for their whole bound", "err", err)
+	}
+	if d.runner, err = runner.New(cfg.Trigger, kmsg, func(id auth.KeyID, request auth.RequestID) { d.gate.Finished(id, request) }); err != nil {
+		return nil, err
+	}
+	answerer, err := host.NewAnswerer(cfg.Port)
+	if err != nil {
+		return nil, err
+	}
+	d.gate = gate.New(gate.Config{
+		Ledger: auth.Config{
+			Executor: auth.Daemon,
+			Sysrq:    -1, // /proc/sysrq-trigger does not obey kernel.sysrq
+			DryRun:   cfg.DryRun,
+			Random:   func(b []byte) bool { rand.Read(b); return true },
+		},
+		Boot:   boot,
+		Submit: d.runner.Submit,
+		Answer: answerer.Send,
+		Log:    d.log,
+	})
+	if err := d.loadKeys(); err != nil {
+		return nil, err
+	}
+	d.lanes = []*lane{
+		{Lane: d.gate.Lane(), name: "quiet", number: cfg.Queue},
+		{Lane: d.gate.Lane(), name: "busy", number: cfg.Queue + 1, nice: niceBusy},
+	}
+	if d.statistics, err = nfq.OpenStatistics(); err != nil {
+		return nil, fmt.Errorf("open the kernel's list of queues: %w", err)
+	}
+	for _, l := range d.lanes {
+		if err := d.open(l); err != nil {
+			return nil, err
+		}
+	}
+	if d.notify, err = sdnotify.New(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open the notification socket: %w", err)
+	}
+	if err := host.ProtectMemory(); err != nil {
+		d.log.Warn("memory is not wholly protected: the daemon may be swapped out or killed when memory is short", "err", err)
+	}
+	if err := host.Drop(d.identity); err != nil {
+		return nil, fmt.Errorf("give up root: %w", err)
+	}
+	return d, nil
+}
+
+// open binds a lane's queue.
+func (d *daemon) open(l *lane) error {
+	q, err := nfq.Open(nfq.Config{
+		Queue:      l.number,
+		Handler:    l.Handle,
+		Nice:       l.nice,
+		OnStart:    func() error { return d.demote(l) },
+		Statistics: d.statistics,
+		Logger:     d.log.With("lane", l.name),
+	})
+	if err != nil {
+		return err
+	}
+	l.queue.Store(q)
+	return nil
+}
+
+// demote takes real-time scheduling, which the unit may give to every thread,
+// from the lane that a flood can keep busy.
+func (d *daemon) demote(l *lane) error {
+	if l.nice == 0 {
+		return nil
+	}
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(l.nice)}, 0)
+}
+
+// loadKeys puts the key files in force, or changes nothing.
+func (d *daemon) loadKeys() error {
+	files, skipped, err := keyring.Load(d.cfg.KeysDir, d.machineID, d.identity.GID)
+	if err != nil {
+		return err
+	}
+	for _, s := range skipped {
+		d.log.Warn("key skipped", "file", s.Path, "reason", s.Reason)
+	}
+	keys := make([]gate.Key, len(files))
+	for i := range files {
+		f := &files[i]
+		keys[i] = gate.Key{Operator: f.Operator, Allowed: f.Allow, Host: &f.Key}
+		d.log.Info("key in force", "key", f.Operator, "key_id", f.Key.ID.String(), "host", f.Host, "allowed", f.Allow.String())
+	}
+	if len(keys) == 0 {
+		d.log.Warn("no keys: every packet is junk until one is added with netsysrqd keys add")
+	}
+	d.gate.SetKeys(keys)
+	return nil
+}
+
+func (d *daemon) run(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	var wg sync.WaitGroup
+	for _, l := range d.lanes {
+		wg.Go(func() { d.serve(ctx, l) })
+	}
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		d.runner.Run(ctx)
+	}()
+
+	d.log.Info("ready", "port", d.cfg.Port, "queues", fmt.Sprintf("%d,%d", d.lanes[0].number, d.lanes[1].number),
+		"trigger", d.cfg.Trigger, "dry_run", d.cfg.DryRun, "uid", os.Getuid())
+	d.tell(sdnotify.Ready)
+
+	sample := time.NewTicker(sampleEvery)
+	defer sample.Stop()
+	summary := time.NewTicker(gate.SummaryEvery)
+	defer summary.Stop()
+loop:
+	for {
+		select {
+		case <-ctx.Done():
+			break loop
+		case <-hup:
+			d.reload()
+		case <-summary.C:
+			d.summarise()
+		case <-sample.C:
+			d.gate.Sample()
+			d.feedWatchdog()
+		}
+	}
+	d.tell("STOPPING=1")
+	if !d.runner.Idle() {
+		d.log.Warn("stopping after the sequence that runs")
+	}
+	wg.Wait()
+	<-ran
+	d.summarise()
+	d.log.Info("stopped")
+	return nil
+}
+
+// serve reads a lane's queue for ever. A queue that is lost is opened anew.
+func (d *daemon) serve(ctx context.Context, l *lane) {
+	for {
+		q := l.queue.Load()
+		err := q.Run(ctx)
+		last, _ := q.KernelStats()
+		if cerr := q.Close(); cerr != nil && ctx.Err() == nil {
+			d.log.Warn("queue not closed", "lane", l.name, "err", cerr)
+		}
+		l.gone.Add(kernelDrops(last) + uint64(last.Waiting))
+		if ctx.Err() != nil {
+			return
+		}
+		d.log.Error("queue lost", "lane", l.name, "queue", l.number, "err", err)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(reopenWait):
+			}
+			if err = d.open(l); err == nil {
+				d.log.Info("queue opened again", "lane", l.name, "queue", l.number)
+				break
+			}
+			d.log.Error("queue not opened", "lane", l.name, "queue", l.number, "err", err)
+		}
+	}
+}
+
+// feedWatchdog tells systemd that all is well, if every read loop turns. That
+// the ledger's lock is not stuck was just shown by the gate's sample.
+func (d *daemon) feedWatchdog() {
+	for _, l := range d.lanes {
+		if since := time.Since(l.queue.Load().Stats().LastTick); since > stuckAfter {
+			d.log.Error("read loop hangs", "lane", l.name, "since", since)
+			return
+		}
+	}
+	d.tell("WATCHDOG=1")
+}
+
+func (d *daemon) summarise() {
+	lanes := make([]*gate.Lane, len(d.lanes))
+	var dropped uint64
+	for i, l := range d.lanes {
+		lanes[i] = l.Lane
+		ks, err := l.queue.Load().KernelStats()
+		if err != nil {
+			d.log.Warn("kernel's queue statistics cannot be read", "lane", l.name, "err", err)
+			continue
+		}
+		if n := l.gone.Load() + kernelDrops(ks); n > l.summarised {
+			dropped += n - l.summarised
+			l.summarised = n
+		}
+	}
+	gate.Summarise(d.log, lanes, dropped)
+}
+
+func kernelDrops(ks nfq.KernelStats) uint64 {
+	return uint64(ks.QueueDropped) + uint64(ks.UserDropped)
+}
+
+// reload takes keys, dry_run and log level from the files again. On any error
+// everything stays as it was.
+func (d *daemon) reload() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
+		d.tell(sdnotify.Reloading, fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000))
+	}
+	defer d.tell(sdnotify.Ready)
+	next, err := config.Load(d.configPath)
+	if err != nil {
+		d.log.Error("reload: configuration not taken, the old one stays", "err", err)
+		return
+	}
+	old := *d.cfg
+	d.cfg.KeysDir = next.KeysDir
+	if err := d.loadKeys(); err != nil {
+		d.cfg.KeysDir = old.KeysDir
+		d.log.Error("reload: keys not taken, the old ones stay", "err", err)
+		return
+	}
+	d.cfg.DryRun = next.DryRun
+	d.gate.SetDryRun(next.DryRun)
+	d.cfg.Log.Level = next.Log.Level
+	d.level.Set(next.Log.Level)
+	if next.Port != old.Port || next.Queue != old.Queue || next.Trigger != old.Trigger || next.Kmsg != old.Kmsg ||
+		next.User != old.User || next.MachineID != old.MachineID || next.Log.Format != old.Log.Format {
+		d.log.Warn("reload: port, queue, trigger, kmsg, user, machine_id and log.format take effect after a restart")
+	}
+	d.log.Info("reloaded", "dry_run", next.DryRun)
+}
+
+func (d *daemon) tell(state ...string) {
+	if d.notify == nil {
+		return
+	}
+	if err := d.notify.Notify(state...); err != nil {
+		d.log.Warn("systemd not notified", "err", err)
+	}
+}

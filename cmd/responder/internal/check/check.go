@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package check finds out whether this host would obey a request, and says so
+// in plain words. It changes nothing.
+package check
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+
+	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/config"
+	"netsysrq/cmd/responder/internal/host"
+	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/cmd/responder/internal/rules"
+	"netsysrq/internal/clock"
+)
+
+// State says how one thing stands.
+type State string
+
+// States.
+const (
+	OK      State = "ok"
+	Warn    State = "warn"    // the host would obey, but not as well or as widely as it could
+	Fail    State = "fail"    // the host would not obey
+	Unknown State = "unknown" // this caller may not see it
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Name  string `json:"name"`
+	State State  `json:"state"`
+	Text  string `json:"text"`
+	Hint  string `json:"hint,omitempty"` // what to do next
+}
+
+// Verdict is the answer to the question.
+type Verdict string
+
+// Verdicts.
+const (
+	Obey     Verdict = "obey"
+	Rehearse Verdict = "rehearse" // it would answer, but is told to do nothing
+	Refuse   Verdict = "refuse"
+	NoIdea   Verdict = "unknown"
+)
+
+// Report is all that was found.
+type Report struct {
+	Verdict   Verdict   `json:"verdict"`
+	Operators []string  `json:"operators"` // whose requests count
+	Findings  []Finding `json:"findings"`
+}
+
+// Host is where a check looks. Fields are there for tests to replace.
+type Host struct {
+	Proc         string // where proc is mounted
+	Root         bool   // the caller is root and can see everything
+	Synchronised func() bool
+	Rules        func(context.Context, rules.Set) ([]rules.Status, error)
+	Try          func(context.Context, rules.Set, rules.Family) error
+}
+
+// This is the host that the check runs on.
+func This() Host {
+	return Host{
+		Proc:         "/proc",
+		Root:         os.Geteuid() == 0,
+		Synchronised: clock.Synchronised,
+		Rules:        func(ctx context.Context, s rules.Set) ([]rules.Status, error) { return s.Status(ctx) },
+		Try:          func(ctx context.Context, s rules.Set, f rules.Family) error { return s.Try(ctx, f) },
+	}
+}
+
+// checker gathers findings.
+type checker struct {
+	Host
+	cfg     *config.Config
+	report  Report
+	allowed auth.KeySet // what the operators may use, all together
+	inert   bool        // the configuration makes every request a rehearsal
+	read    bool        // something reads both queues
+	daemon  int         // the process that does, 0: not seen
+}
+
+func (c *checker) add(name string, state State, text, hint string) {
+	c.report.Findings = append(c.report.Findings, Finding{name, state, text, hint})
+}
+
+// Run looks at everything. path is the configuration file; rulesPath is $PATH.
+func (h Host) Run(ctx context.Context, path, rulesPath string) *Report {
+	c := &checker{Host: h}
+	c.report.Operators = []string{}
+	if c.configuration(path) {
+		c.keys()
+		c.firewall(ctx, c.set(rulesPath))
+		c.queues()
+		c.port()
+		c.trigger()
+		c.sysrq()
+		c.clock()
+		c.memory()
+	}
+	c.report.Verdict = c.verdict()
+	return &c.report
+}
+
+func (c *checker) set(path string) rules.Set {
+	return rules.Set{Port: c.cfg.Port, Queue: c.cfg.Queue, AllowFrom: c.cfg.AllowFrom, Backend: c.cfg.Iptables, Path: path}
+}
+
+func (c *checker) verdict() Verdict {
+	has := func(s State) bool {
+		return slices.ContainsFunc(c.report.Findings, func(f Finding) bool { return f.State == s })
+	}
+	switch {
+	case has(Fail):
+		return Refuse
+	case has(Unknown):
+		return NoIdea
+	case c.inert:
+		return Rehearse
+	}
+	return Obey
+}
+
+// Sentence is the verdict in plain words.
+func (r *Report) Sentence() string {
+	who := strings.Join(r.Operators, ", ")
+	names := func(s State) string {
+		var list []string
+		for _, f := range r.Findings {
+			if f.State == s {
+				list = append(list, f.Name)
+			}
+		}
+		return strings.Join(list, ", ")
+	}
+	switch r.Verdict {
+	case Obey:
+		return "this host would obey requests from: " + who
+	case Rehearse:
+		return "this host would NOT obey: it would answer requests from " + who + " and do nothing"
+	case Refuse:
+		return "this host would NOT obey: " + names(Fail)
+	}
+	return "could not tell whether this host would obey: not seen: " + names(Unknown)
+}
+
+func (c *checker) configuration(path string) bool {
+	cfg, err := config.Load(path)
+	if err != nil {
+		state := Fail
+		if isPermission(err) {
+			state = Unknown
+		}
+		c.add("configuration", state, err.Error(), hintOf(err, "run this as root"))
+		return false
+	}
+	c.cfg = cfg
+	if _, err := host.Lookup(cfg.User); err != nil {
+		c.add("configuration", Fail, err.Error(), "adduser --system --group --no-create-home "+cfg.User)
+		return true
+	}
+	c.add("configuration", OK, path+" is in order", "")
+	return true
+}
+
+func (c *checker) keys() {
+	machine, err := keyring.MachineID(c.cfg.MachineID)
+	if err != nil {
+		c.add("keys", Fail, err.Error(), hintOf(err, ""))
+		return
+	}
+	gid := -1
+	if id, err := host.Lookup(c.cfg.User); err == nil {
+		gid = id.GID
+	}
+	keys, skipped, err := keyring.Load(c.cfg.KeysDir, machine, gid)
+	switch {
+	case isPermission(err):
+		c.add("keys", Unknown, err.Error(), "run this as root")
+		return
+	case err != nil:
+		c.add("keys", Fail, err.Error()+"; a daemon that runs keeps the keys it has, a new one does not start", hintOf(err, ""))
+		return
+	}
+	var list []string
+	for _, k := range keys {
+		c.allowed |= k.Allow
+		if !slices.Contains(c.report.Operators, k.Operator) {
+			c.report.Operators = append(c.report.Operators, k.Operator)
+		}
+		list = append(list, k.Operator+" may use "+k.Allow.String())
+	}
+	const enrol = "the operator runs `netsysrq enroll HOST`, this host `netsysrqd keys add`"
+	if len(keys) == 0 && len(skipped) == 0 {
+		c.add("keys", Fail, "no operator has a key for this host", enrol)
+		return
+	}
+	if len(keys) == 0 {
+		c.add("keys", Fail, plural(len(skipped), "key")+" here, but added on another machine: this one was cloned",
+			"remove them with `netsysrqd keys remove`, then: "+enrol)
+		return
+	}
+	if len(skipped) > 0 {
+		c.add("keys", Warn, strings.Join(list, ", ")+"; not counted, because added on another machine: "+
+			plural(len(skipped), "key"), "netsysrqd keys list shows which")
+		return
+	}
+	c.add("keys", OK, strings.Join(list, ", "), "")
+}
+
+func (c *checker) clock() {
+	if c.Synchronised() {
+		c.add("clock", OK, "synchronised: requests in one packet work too", "")
+		return
+	}
+	c.add("clock", Warn, "not synchronised: requests work as long as an answer of this host reaches the operator; "+
+		"those in one packet do not", "install an NTP client such as chrony or systemd-timesyncd")
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/cmd/responder/internal/rules"
+)
+
+const machine = "0123456789abcdef0123456789abcdef"
+
+// fake is a host made of plain files, on which all is well but the trigger,
+// which can't be the kernel's.
+type fake struct {
+	testing.TB
+	Host
+	dir, config string
+	rules       []rules.Status
+	err         error // of looking at the rules
+	tryErr      error
+}
+
+func newFake(t testing.TB) *fake {
+	f := &fake{TB: t, dir: t.TempDir()}
+	f.config = filepath.Join(f.dir, "etc.toml")
+	f.rules = []rules.Status{{Family: rules.IPv4, Backend: "nft", State: rules.Present}, {Family: rules.IPv6, Backend: "nft", State: rules.Present}}
+	f.Host = Host{
+		Proc:         filepath.Join(f.dir, "proc"),
+		Root:         true,
+		Synchronised: func() bool { return true },
+		Rules:        func(context.Context, rules.Set) ([]rules.Status, error) { return f.rules, f.err },
+		Try:          func(context.Context, rules.Set, rules.Family) error { return f.tryErr },
+	}
+	f.configure("")
+	f.write("machine-id", machine+"\n")
+	f.write("trigger", "")
+	f.write("proc/sys/kernel/sysrq", "1\n")
+	// As the kernel prints it: the second reader has a port of its own.
+	f.write("proc/thread-self/net/netfilter/nfnetlink_queue", ""+
+		"   10 3214567890     0 2  2048     0     3       17  1\n"+
+		"    9   4242     0 2  2048     0     0       17  1\n"+
+		"  100    999     5 2  2048     9     9       17  1\n")
+	f.write("proc/thread-self/net/netlink", ""+
+		"sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"+
+		"0000000000000000 0   4242       00000000 0        0        0     2        0        1111\n"+
+		"0000000000000000 12  4242       00000000 0        0        0     2        0        2222\n"+
+		"0000000000000000 12  3214567890 00000000 0        0        0     2        0        3333\n")
+	f.write("proc/thread-self/net/udp", ""+
+		"   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"+
+		"  420: 00000000:0009 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4444 2 0000000000000000 0\n"+
+		"  421: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 5555 2 0000000000000000 0\n")
+	f.process(4242, "netsysrqd", "1111", "2222", "3333", "4444")
+	f.write("proc/4242/status", "Name:\tnetsysrqd\nVmLck:\t   12345 kB\n")
+	f.process(50, "resolver", "5555")
+	f.key("alice", "nsub", machine)
+	return f
+}
+
+func (f *fake) write(name, text string) {
+	f.Helper()
+	path := filepath.Join(f.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		f.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *fake) process(pid int, name string, sockets ...string) {
+	f.Helper()
+	dir := fmt.Sprintf("proc/%d/", pid)
+	f.write(dir+"comm", name+"\n")
+	fds := filepath.Join(f.dir, dir, "fd")
+	if err := os.MkdirAll(fds, 0o755); err != nil {
+		f.Fatal(err)
+	}
+	for i, inode := range sockets {
+		if err := os.Symlink("socket:["+inode+"]", fmt.Sprintf("%s/%d", fds, i+3)); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+func (f *fake) key(operator, allow, machine string) {
+	f.Helper()
+	var m auth.Master
+	copy(m[:], operator)
+	key, err := m.HostKey("db3")
+	if err != nil {
+		f.Fatal(err)
+	}
+	set, err := auth.ParseKeySet(allow)
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, err = keyring.Add(filepath.Join(f.dir, "keys"), keyring.Addition{
+		Enrolment: &auth.Enrolment{Operator: operator, Host: "db3", Allow: set, Key: key}, MachineID: machine, Now: time.Now()}, -1)
+	if err != nil {
+		f.Fatal(err)
+	}
+}
+
+// configure writes the configuration: extra settings after those that keep
+// away from the real host.
+func (f *fake) configure(extra string) {
+	f.Helper()
+	f.write("etc.toml", fmt.Sprintf("keys_dir = %q\nmachine_id = %q\ntrigger = %q\nuser = \"1:1\"\n%s",
+		f.dir+"/keys", f.dir+"/machine-id", f.dir+"/trigger", extra))
+}
+
+func (f *fake) run() *Report { return f.Host.Run(context.Background(), f.config, "") }
+
+func (f *fake) remove(name string) {
+	f.Helper()
+	if err := os.RemoveAll(filepath.Join(f.dir, name)); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// TestFindings changes one thing at a time on a host where all is well.
+func TestFindings(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(*fake)
+		finding string
+		state   State
+		text    string
+		verdict Verdict
+	}{
+		{"all is well", func(*fake) {}, "daemon", OK, "netsysrqd (process 4242) reads queue 9 and 10", Rehearse},
+		{"all is well", func(*fake) {}, "keys", OK, "alice may use bnsu", Rehearse},
+		{"all is well", func(*fake) {}, "port", OK, "nothing else", Rehearse},
+		{"all is well", func(*fake) {}, "memory", OK, "locked", Rehearse},
+		{"all is well", func(*fake) {}, "kernel.sysrq", OK, "1: forbids nothing", Rehearse},
+		{"all is well", func(*fake) {}, "clock", OK, "synchronised", Rehearse},
+		{"all is well", func(*fake) {}, "rule IPv6", OK, "first in the raw table (iptables-nft)", Rehearse},
+		{"plain file", func(*fake) {}, "trigger", Warn, "the kernel obeys nothing but", Rehearse},
+
+		{"no keys", func(f *fake) { f.remove("keys") }, "keys", Fail, "no operator has a key", Refuse},
+		{"clone", func(f *fake) { f.write("machine-id", "fedcba9876543210fedcba9876543210") }, "keys", Fail, "cloned", Refuse},
+		{"no machine id", func(f *fake) { f.write("machine-id", "") }, "keys", Fail, "does not name this machine", Refuse},
+		{"a key of another machine", func(f *fake) { f.key("bob", "s", "fedcba9876543210") }, "keys", Warn, "not counted", Rehearse},
+		{"broken key", func(f *fake) { f.write("keys/x.key", "") }, "keys", Fail, "x.key", Refuse},
+
+		{"rule absent", func(f *fake) { f.rules[0].State = rules.Absent }, "rule IPv4", Fail, "not in the raw table", Refuse},
+		{"rule refused", func(f *fake) {
+			f.rules[1].State = rules.Absent
+			f.tryErr = errors.New("no u32")
+		}, "rule IPv6", Fail, "the kernel does not take it: no u32", Refuse},
+		{"rule changed", func(f *fake) { f.rules[1].State = rules.Changed }, "rule IPv6", Fail, "another one", Refuse},
+		{"rule not first", func(f *fake) { f.rules[0].State = rules.NotFirst }, "rule IPv4", Warn, "others come first", Rehearse},
+		{"old rule", func(f *fake) { f.rules[0].Other = true }, "rule IPv4", Warn, "other backend", Rehearse},
+		{"no IPv6", func(f *fake) { f.rules[1].State = rules.NoFamily }, "rule IPv6", OK, "does not speak IPv6", Rehearse},
+		{"no iptables", func(f *fake) { f.err = rules.ErrNoIptables }, "rule", Fail, "not installed", Refuse},
+		{"rules not seen", func(f *fake) { f.err = fs.ErrPermission }, "rule", Unknown, "", NoIdea},
+
+		{"no daemon", func(f *fake) { f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "") },
+			"daemon", Fail, "nothing reads queue 9 and 10", Refuse},
+		{"no queues at all", func(f *fake) { f.remove("proc/thread-self/net/netfilter") }, "daemon", Fail, "nfnetlink_queue", Refuse},
+		{"one queue", func(f *fake) { f.configure("queue = 99") }, "daemon", Fail, "reads queue 100, but not", Refuse},
+		{"two readers", func(f *fake) {
+			f.remove("proc/4242/fd/5")
+			f.process(77, "suricata", "3333")
+		}, "daemon", Fail, "queue 10 by suricata (process 77)", Refuse},
+		{"lost packets of quiet sources", func(f *fake) {
+			f.write("proc/thread-self/net/netfilter/nfnetlink_queue",
+				"10 3214567890 0 2 2048 0 0 17 1\n9 4242 12 2 2048 5 2 17 1\n")
+		}, "daemon", Warn, "12 packets in queue 9; queue 9 has lost 7 packets", Rehearse},
+
+		{"port taken", func(f *fake) { f.configure("port = 53") }, "port", Warn, "resolver (process 50) is bound to UDP port 53", Rehearse},
+		{"port taken, no daemon", func(f *fake) {
+			f.configure("port = 53")
+			f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "")
+		}, "port", Fail, "resolver", Refuse},
+
+		{"dry run", func(f *fake) { f.configure("dry_run = true") }, "trigger", Warn, "dry_run is on", Rehearse},
+		{"no trigger", func(f *fake) { f.remove("trigger") }, "trigger", Fail, "cannot be written to", Refuse},
+		{"mask", func(f *fake) { f.write("proc/sys/kernel/sysrq", "16\n") }, "kernel.sysrq", Warn,
+			"16: the daemon is not bound by it, but the kernel module would refuse: bnu", Rehearse},
+		{"mask of others", func(f *fake) { f.write("proc/sys/kernel/sysrq", "438\n") }, "kernel.sysrq", OK, "438:", Rehearse},
+		{"no sysctl", func(f *fake) { f.remove("proc/sys") }, "kernel.sysrq", Warn, "does not have it", Rehearse},
+		{"clock", func(f *fake) { f.Synchronised = func() bool { return false } }, "clock", Warn, "not synchronised", Rehearse},
+		{"memory", func(f *fake) { f.write("proc/4242/status", "VmLck:\t       0 kB\n") }, "memory", Warn, "not locked", Rehearse},
+
+		{"configuration", func(f *fake) { f.configure("prot = 9") }, "configuration", Fail, "etc.toml:5: unknown setting", Refuse},
+		{"no user", func(f *fake) { f.write("etc.toml", "user = \"netsysrq-no-such-user\"") }, "configuration", Fail, "netsysrq-no-such-user", Refuse},
+	} {
+		t.Run(c.name+"/"+c.finding, func(t *testing.T) {
+			f := newFake(t)
+			c.change(f)
+			r := f.run()
+			var all []string
+			found := false
+			for _, x := range r.Findings {
+				all = append(all, fmt.Sprintf("%s %s: %s (%s)", x.State, x.Name, x.Text, x.Hint))
+				if x.Name == c.finding {
+					found = true
+					if x.State != c.state || !strings.Contains(x.Text, c.text) {
+						t.Errorf("%s: %s: %s\nwant %s: %s", x.Name, x.State, x.Text, c.state, c.text)
+					}
+				}
+				if x.State == Fail && x.Hint == "" && x.Name != "trigger" && f.err == nil {
+					t.Errorf("%s fails without a hint", x.Name)
+				}
+			}
+			if !found {
+				t.Errorf("no finding %q", c.finding)
+			}
+			if r.Verdict != c.verdict {
+				t.Errorf("verdict %s, want %s:\n%s", r.Verdict, c.verdict, strings.Join(all, "\n"))
+			}
+		})
+	}
+}
+
+func TestSentences(t *testing.T) {
+	findings := []Finding{{Name: "keys", State: Fail}, {Name: "rule IPv4", State: Fail}, {Name: "daemon", State: Unknown}, {Name: "clock", State: OK}}
+	for verdict, want := range map[Verdict]string{
+		Obey:     "this host would obey requests from: alice, bob",
+		Rehearse: "this host would NOT obey: it would answer requests from alice, bob and do nothing",
+		Refuse:   "this host would NOT obey: keys, rule IPv4",
+		NoIdea:   "could not tell whether this host would obey: not seen: daemon",
+	} {
+		r := Report{Verdict: verdict, Operators: []string{"alice", "bob"}, Findings: findings}
+		if got := r.Sentence(); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
+// TestVerdict: what fails outweighs what is not seen, and both outweigh the
+// rest; a warning alone changes nothing.
+func TestVerdict(t *testing.T) {
+	for _, c := range []struct {
+		states []State
+		inert  bool
+		want   Verdict
+	}{
+		{[]State{OK, Warn}, false, Obey},
+		{[]State{OK}, true, Rehearse},
+		{[]State{OK, Unknown}, true, NoIdea},
+		{[]State{Unknown, Fail, OK}, false, Refuse},
+	} {
+		k := checker{inert: c.inert}
+		for _, s := range c.states {
+			k.add("x", s, "", "")
+		}
+		if got := k.verdict(); got != c.want {
+			t.Errorf("%v %v: %s, want %s", c.states, c.inert, got, c.want)
+		}
+	}
+}
+
+func FuzzParseQueues(f *testing.F) {
+	f.Add("    9   4242     0 2  2048     0     0       17  1\n")
+	f.Fuzz(func(t *testing.T, text string) { parseQueues(text) })
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package check
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/config"
+)
+
+// trigger opens the file for writing as the daemon does, and writes nothing.
+func (c *checker) trigger() {
+	path := c.cfg.Trigger
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err == nil {
+		f.Close()
+	}
+	switch {
+	case isPermission(err) && !c.Root:
+		c.add("trigger", Unknown, "only root can tell whether "+path+" can be written to", "run this as root")
+		return
+	case errors.Is(err, fs.ErrNotExist) && path == config.Trigger:
+		c.add("trigger", Fail, path+" is not there: this kernel was built without SysRq",
+			"use a kernel with CONFIG_MAGIC_SYSRQ; in a container nothing helps")
+		return
+	case err != nil:
+		c.add("trigger", Fail, "cannot be written to: "+err.Error(), "")
+		return
+	case c.cfg.DryRun:
+		c.inert = true
+		c.add("trigger", Warn, "dry_run is on: requests are judged and answered, and nothing is done",
+			"set dry_run = false, then: systemctl reload netsysrqd")
+		return
+	case path != config.Trigger:
+		c.inert = true
+		c.add("trigger", Warn, path+" can be written to, but the kernel obeys nothing but "+config.Trigger,
+			"leave trigger out of the configuration")
+		return
+	}
+	c.add("trigger", OK, path+" can be written to", "")
+}
+
+// sysrq looks at kernel.sysrq. The daemon is not bound by it, since
+// /proc/sysrq-trigger is not; the kernel module and the keyboard are.
+func (c *checker) sysrq() {
+	b, err := os.ReadFile(filepath.Join(c.Proc, "sys/kernel/sysrq"))
+	if errors.Is(err, fs.ErrNotExist) {
+		c.add("kernel.sysrq", Warn, "this kernel does not have it", "")
+		return
+	}
+	value, perr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err := errors.Join(err, perr); err != nil {
+		c.add("kernel.sysrq", Warn, err.Error(), "")
+		return
+	}
+	lost := swallowed(c.allowed, value)
+	if lost == "" {
+		c.add("kernel.sysrq", OK, fmt.Sprintf("%d: forbids nothing that operators may use", value), "")
+		return
+	}
+	c.add("kernel.sysrq", Warn, fmt.Sprintf("%d: the daemon is not bound by it, but the kernel module would refuse: %s", value, lost),
+		"sysctl kernel.sysrq=1, and the same in /etc/sysctl.d")
+}
+
+// swallowed are the keys of a set that a value of kernel.sysrq forbids.
+func swallowed(set auth.KeySet, value int) (keys string) {
+	for _, k := range []byte(set.String()) {
+		if auth.Swallowed([]auth.Step{{Key: k}}, value) != 0 {
+			keys += string(k)
+		}
+	}
+	return keys
+}
+
+// memory looks whether the daemon can be swapped out: what lies on a disk that
+// hangs does not answer.
+func (c *checker) memory() {
+	const unit = "the unit needs LimitMEMLOCK=infinity"
+	if c.daemon == 0 {
+		if !c.Root || c.read {
+			c.add("memory", Unknown, "the daemon is not seen, so neither is its memory", "run this as root, outside of containers")
+			return
+		}
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+			c.add("memory", Unknown, err.Error(), "")
+			return
+		}
+		if limit.Max == unix.RLIM_INFINITY || c.hasCapability(unix.CAP_SYS_RESOURCE) {
+			c.add("memory", OK, "a daemon started from here can lock all of its memory", "")
+			return
+		}
+		c.add("memory", Warn, "a daemon started from here cannot lock all of its memory", unit)
+		return
+	}
+	status, err := os.ReadFile(filepath.Join(c.Proc, strconv.Itoa(c.daemon), "status"))
+	if err != nil {
+		c.add("memory", Unknown, err.Error(), "")
+		return
+	}
+	kb := statusField(string(status), "VmLck")
+	if kb == "" || strings.HasPrefix(kb, "0 ") {
+		c.add("memory", Warn, "the daemon's memory is not locked: it may be swapped out when it is needed", unit)
+		return
+	}
+	c.add("memory", OK, "the daemon's memory is locked", "")
+}
+
+func (c *checker) hasCapability(capability uint) bool {
+	b, err := os.ReadFile(filepath.Join(c.Proc, "self/status"))
+	if err != nil {
+		return false
+	}
+	effective, err := strconv.ParseUint(statusField(string(b), "CapEff"), 16, 64)
+	return err == nil && effective>>capability&1 == 1
+}
+
+// statusField is a field of /proc/PID/status.
+func statusField(text, name string) string {
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package check
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// queue is a line of /proc/net/netfilter/nfnetlink_queue.
+type queue struct {
+	number  int
+	port    int // netlink port of its reader; often the process id, not always
+	waiting int
+	// Dropped because the queue was full, and because the reader's socket was.
+	full, socket int
+}
+
+func parseQueues(text string) (list []queue) {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 7 {
+			continue
+		}
+		n := make([]int, 7)
+		bad := false
+		for i := range n {
+			v, err := strconv.ParseInt(f[i], 10, 64)
+			n[i], bad = int(v), bad || err != nil
+		}
+		if !bad {
+			list = append(list, queue{number: n[0], port: n[1], waiting: n[2], full: n[5], socket: n[6]})
+		}
+	}
+	return list
+}
+
+// net reads a file of the caller's network namespace.
+func (c *checker) net(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(c.Proc, "thread-self/net", name))
+	return string(b), err
+}
+
+// queues looks for the process that reads both queues: the daemon.
+func (c *checker) queues() {
+	text, err := c.net("netfilter/nfnetlink_queue")
+	if isPermission(err) {
+		c.add("daemon", Unknown, "only root sees who reads the queue", "run this as root")
+		return
+	}
+	const start = "systemctl start netsysrqd"
+	if errors.Is(err, fs.ErrNotExist) {
+		c.add("daemon", Fail, "nothing reads packets: this kernel has not loaded nfnetlink_queue", start)
+		return
+	}
+	if err != nil {
+		c.add("daemon", Unknown, err.Error(), "")
+		return
+	}
+	first, second := int(c.cfg.Queue), int(c.cfg.Queue)+1
+	var found []queue
+	for _, q := range parseQueues(text) {
+		if q.number == first || q.number == second {
+			found = append(found, q)
+		}
+	}
+	slices.SortFunc(found, func(a, b queue) int { return a.number - b.number })
+	switch len(found) {
+	case 0:
+		c.add("daemon", Fail, fmt.Sprintf("not running: nothing reads queue %d and %d", first, second), start)
+		return
+	case 1:
+		c.add("daemon", Fail, fmt.Sprintf("something reads queue %d, but not the other one of %d and %d",
+			found[0].number, first, second), "systemctl restart netsysrqd")
+		return
+	}
+	a, b := c.netlinkOwner(found[0].port), c.netlinkOwner(found[1].port)
+	if a != b {
+		c.add("daemon", Fail, fmt.Sprintf("queue %d is read by %s and queue %d by %s", found[0].number, c.process(a),
+			found[1].number, c.process(b)), "give netsysrqd queues of its own with the setting queue")
+		return
+	}
+	c.read, c.daemon = true, a
+	text = fmt.Sprintf("%s reads queue %d and %d", c.process(a), first, second)
+	state, next := OK, ""
+	for _, q := range found {
+		if q.waiting > 0 {
+			text += fmt.Sprintf("; %s in queue %d", plural(q.waiting, "packet"), q.number)
+		}
+		if lost := q.full + q.socket; lost > 0 {
+			text += fmt.Sprintf("; queue %d has lost %s", q.number, plural(lost, "packet"))
+		}
+	}
+	// Packets of the second queue get lost in a flood; that is its purpose.
+	if found[0].full+found[0].socket > 0 {
+		state, next = Warn, "a flood, or a daemon that hung: see its log"
+	}
+	c.add("daemon", state, text, next)
+}
+
+// netlinkOwner finds the process whose netlink socket has a port, 0 if it
+// cannot be seen.
+func (c *checker) netlinkOwner(port int) int {
+	text, err := c.net("netlink")
+	if err != nil {
+		return 0
+	}
+	const netfilter = "12"
+	for line := range strings.Lines(text) {
+		// sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode; Pid is unsigned
+		// here and signed in the list of queues.
+		f := strings.Fields(line)
+		if len(f) < 10 || f[1] != netfilter {
+			continue
+		}
+		if n, err := strconv.ParseInt(f[2], 10, 64); err == nil && uint32(n) == uint32(port) {
+			return c.socketOwner(f[9])
+		}
+	}
+	return 0
+}
+
+// socketOwner finds a process that has a socket open, 0 if none is seen.
+func (c *checker) socketOwner(inode string) int {
+	want := "socket:[" + inode + "]"
+	processes, _ := filepath.Glob(filepath.Join(c.Proc, "[0-9]*"))
+	for _, dir := range processes {
+		files, err := os.ReadDir(filepath.Join(dir, "fd"))
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			if target, err := os.Readlink(filepath.Join(dir, "fd", f.Name())); err == nil && target == want {
+				pid, _ := strconv.Atoi(filepath.Base(dir))
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+// process describes a process as "NAME (process PID)".
+func (c *checker) process(pid int) string {
+	if pid == 0 {
+		return "a process that is not seen from here"
+	}
+	name, err := os.ReadFile(filepath.Join(c.Proc, strconv.Itoa(pid), "comm"))
+	if err != nil {
+		return fmt.Sprintf("process %d", pid)
+	}
+	return fmt.Sprintf("%s (process %d)", strings.TrimSpace(string(name)), pid)
+}
+
+// port looks for others that want our UDP port: the rule takes their packets,
+// and the daemon, which answers from that port, cannot start.
+func (c *checker) port() {
+	for _, name := range []string{"udp", "udp6"} {
+		text, err := c.net(name)
+		if err != nil {
+			continue // no IPv6
+		}
+		for _, inode := range bound(text, c.cfg.Port) {
+			pid := c.socketOwner(inode)
+			switch {
+			case pid == 0 && !c.Root:
+				c.add("port", Unknown, fmt.Sprintf("only root sees what is bound to UDP port %d", c.cfg.Port), "run this as root")
+				return
+			case pid == 0 && c.read && c.daemon == 0:
+				// Neither is seen: most likely they are the same.
+			case pid == 0 || pid != c.daemon:
+				state := Warn
+				if c.daemon == 0 {
+					state = Fail
+				}
+				c.add("port", state, fmt.Sprintf("%s is bound to UDP port %d; the rule keeps all packets to that port from it",
+					c.process(pid), c.cfg.Port), "end it, or choose another port in the configuration")
+				return
+			}
+		}
+	}
+	c.add("port", OK, fmt.Sprintf("nothing else is bound to UDP port %d", c.cfg.Port), "")
+}
+
+// bound are the inodes of sockets bound to a port, from /proc/net/udp.
+func bound(text string, port uint16) (inodes []string) {
+	for line := range strings.Lines(text) {
+		// sl local_address rem_address st queues tr tm->when retrnsmt uid timeout inode
+		f := strings.Fields(line)
+		if len(f) < 10 {
+			continue
+		}
+		if _, p, ok := strings.Cut(f[1], ":"); ok && p == fmt.Sprintf("%04X", port) {
+			inodes = append(inodes, f[9])
+		}
+	}
+	return inodes
+}

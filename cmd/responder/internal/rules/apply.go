@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package rules
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Result is what Apply or Remove did for one family in one backend.
+type Result struct {
+	Family  Family
+	Backend string
+	Changed bool   // false: it was so already
+	Warning string // something that the owner of the host should know
+}
+
+// Apply puts the rules in place, in one transaction for each family. What is
+// in place already is left alone, with its counters; an older version of ours
+// is replaced, in the other backend too; what others have put there stays.
+func (s Set) Apply(ctx context.Context) ([]Result, error) {
+	backend, err := s.backend(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for _, f := range Families {
+		r := Result{Family: f, Backend: backend}
+		t, err := s.tool(ctx, f, backend)
+		if err == nil {
+			r.Changed, r.Warning, err = s.apply(ctx, t)
+		}
+		if err != nil && f == IPv6 && !hasIPv6() {
+			r.Warning, err = "this kernel does not speak IPv6: no rules for it", nil
+		}
+		if err != nil {
+			return results, fmt.Errorf("%v rules: %w", f, err)
+		}
+		results = append(results, r)
+	}
+	stale, err := s.remove(ctx, otherBackend(backend))
+	for _, r := range stale {
+		r.Warning = "rules of ours were here too, out of use: removed"
+		results = append(results, r)
+	}
+	return results, err
+}
+
+// apply changes a table from what it is to what it should be. Somebody else
+// may change it at the same time, or a module be loaded that limits what we
+// may ask for; then it is looked at again.
+func (s Set) apply(ctx context.Context, t *tool) (changed bool, warning string, err error) {
+	var before []string
+	hits := -1
+	for range 10 {
+		tab, rerr := t.read(ctx)
+		if rerr != nil {
+			return false, "", rerr
+		}
+		removal := tab.removal()
+		now := busyHits()
+		if err != nil && now == hits && slices.Equal(removal, before) {
+			return false, "", err
+		}
+		before, hits = removal, now
+		if hits < defaultHits {
+			warning = fmt.Sprintf("a source counts as busy after %d packets in a second, not %d: "+
+				"the kernel module xt_recent was given ip_pkt_list_tot=%d", hits, defaultHits, hits)
+		}
+		if s.judge(ctx, t, tab, hits) == Present {
+			return false, warning, nil
+		}
+		if err = t.change(ctx, restore(removal, s.rules(t.family, hits))); err == nil {
+			return true, warning, nil
+		}
+	}
+	return false, "", fmt.Errorf("the raw table changes all the time: %w", err)
+}
+
+// Remove takes out all that is ours, in both backends and both families, and
+// nothing else. It returns what was removed.
+func (s Set) Remove(ctx context.Context) ([]Result, error) {
+	var results []Result
+	for _, b := range []string{nft, legacy} {
+		r, err := s.remove(ctx, b)
+		results = append(results, r...)
+		if err != nil {
+			return results, err
+		}
+	}
+	return results, nil
+}
+
+// remove takes out what is ours in one backend. One that is not installed
+// cannot be looked at, and is taken to hold nothing.
+func (s Set) remove(ctx context.Context, backend string) ([]Result, error) {
+	var results []Result
+	for _, f := range Families {
+		t, err := s.tool(ctx, f, backend)
+		if err != nil || !t.loaded() || f == IPv6 && !hasIPv6() {
+			continue
+		}
+		tab, err := t.read(ctx)
+		if err != nil {
+			return results, fmt.Errorf("%v rules: %w", f, err)
+		}
+		if removal := tab.removal(); len(removal) > 0 {
+			if err := t.change(ctx, restore(removal)); err != nil {
+				return results, fmt.Errorf("%v rules: %w", f, err)
+			}
+			results = append(results, Result{Family: f, Backend: backend, Changed: true})
+		}
+	}
+	return results, nil
+}

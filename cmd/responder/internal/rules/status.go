@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package rules
+
+import "context"
+
+// State is how our rules of a family stand.
+type State int
+
+// States.
+const (
+	Absent   State = iota
+	Changed        // ours are there, but not as they would be applied
+	NotFirst       // complete, but other rules come before ours
+	Present        // complete and first
+	NoFamily       // this kernel does not speak that version of IP
+)
+
+// Status is what was found of one family.
+type Status struct {
+	Family  Family
+	Backend string
+	State   State
+	// Other reports that the other backend holds rules of ours.
+	Other bool
+}
+
+// Status looks at both families. It changes nothing; it needs root.
+func (s Set) Status(ctx context.Context) ([]Status, error) {
+	backend, err := s.backend(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []Status
+	for _, f := range Families {
+		st := Status{Family: f, Backend: backend}
+		if f == IPv6 && !hasIPv6() {
+			st.State = NoFamily
+			all = append(all, st)
+			continue
+		}
+		t, err := s.tool(ctx, f, backend)
+		if err != nil {
+			return nil, err
+		}
+		if t.loaded() {
+			tab, err := t.read(ctx)
+			if err != nil {
+				return nil, err
+			}
+			st.State = s.judge(ctx, t, tab, busyHits())
+		}
+		if o, err := s.tool(ctx, f, otherBackend(backend)); err == nil && o.loaded() {
+			tab, err := o.read(ctx)
+			st.Other = err == nil && len(tab.removal()) > 0
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+// judge compares a table with what would be applied.
+func (s Set) judge(ctx context.Context, t *tool, tab *table, hits int) State {
+	if len(tab.removal()) == 0 {
+		return Absent
+	}
+	if !tab.same(parseSave(restore(s.rules(t.family, hits)))) {
+		// Another version of iptables may print the same rules in another
+		// way, and only it can tell.
+		saved, err := s.asSaved(ctx, t, hits)
+		if err != nil || !tab.same(saved) {
+			return Changed
+		}
+	}
+	if !tab.first() {
+		return NotFirst
+	}
+	return Present
+}

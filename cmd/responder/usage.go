@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+const usage = `Usage:
+    netsysrqd [--config FILE] run
+    netsysrqd [--config FILE] check [--json] [--quiet]
+    netsysrqd [--config FILE] rules print [--ipv4 | --ipv6]
+    netsysrqd [--config FILE] rules apply | remove
+    netsysrqd [--config FILE] keys add [OPERATOR] [--file FILE] [--allow KEYS]
+    netsysrqd [--config FILE] keys list [--json]
+    netsysrqd [--config FILE] keys remove OPERATOR | KEYID
+    netsysrqd help | version
+
+netsysrqd lets operators with a key send Magic SysRq commands to this host over
+the network, also when no login works any more.
+
+run     is the daemon. It takes what needs root, then becomes the user of the
+        configuration. SIGHUP makes it read configuration and keys again. What
+        systemd runs is this.
+
+check   says in plain words whether this host would obey: configuration, keys,
+        firewall rule, daemon, SysRq, clock. It changes nothing. As root it
+        sees everything; --quiet leaves only the exit code, --json is for
+        programs.
+
+rules   are the firewall rules that hand packets to the daemon: chains of its
+        own in the raw table, for IPv4 and IPv6. print shows the input of
+        iptables-restore and ip6tables-restore (--noflush) that apply uses.
+        apply may be run any number of times; remove takes out all of ours.
+        Rules of others are never touched.
+
+keys    are the operators of this host. add reads one enrolment line, which
+        the operator makes with "netsysrq enroll HOST", from standard input or
+        from --file (- is standard input). The line is secret: it belongs in
+        no command line and no shell history. OPERATOR replaces the name in
+        the line for this host and its log; --allow nsub replaces the SysRq
+        keys that the line proposes. An operator can have two keys, so that one
+        can succeed the other. list shows no secrets.
+        After add or remove: systemctl reload netsysrqd
+
+Options:
+    -c, --config FILE    instead of /etc/netsysrq/netsysrqd.toml
+    -h, --help           this text
+    -V, --version        the version
+
+Exit codes:
+    0    done; check: this host would obey
+    1    an error; check: this host would not obey
+    2    the command line is wrong
+    3    check could not tell, mostly because it did not run as root
+
+Example:
+    netsysrqd keys add --allow nsub <alice.enrol    # from "netsysrq enroll db3"
+    netsysrqd rules apply
+    systemctl enable --now netsysrqd
+    netsysrqd check
+`

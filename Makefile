@@ -1,0 +1,55 @@
+# netsysrq: build, test, demonstrate and measure. `make help` lists the targets.
+
+SHELL := /bin/bash
+BIN   := bin
+export CGO_ENABLED := 0
+GOFLAGS_BUILD := -trimpath -buildvcs=false
+FUZZTIME  ?= 30s
+REFERENCE ?= ../shared/bench
+
+.PHONY: help build deps demo demo-netns test check unit race integration model vectors bench fuzz clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+build: ## build bin/netsysrq and bin/netsysrqd, static
+	go build $(GOFLAGS_BUILD) -o $(BIN)/netsysrq ./cmd/sender
+	go build $(GOFLAGS_BUILD) -o $(BIN)/netsysrqd ./cmd/responder
+
+deps: ## install the Debian packages that the other targets need
+	@.ci/deps
+
+demo: demo-netns ## show the main job in two network namespaces (root)
+
+demo-netns: deps build
+	go run ./internal/demo $(BIN)
+
+test: deps ## run every test (root, 10 minutes at most)
+	@.ci/test
+
+check: ## formatting, vet, static analysis, generated files, shell scripts
+	@.ci/test check
+
+unit: ## tests that need neither root nor a network
+	@.ci/test unit
+
+race: ## the same under the race detector
+	@.ci/test race
+
+integration: deps ## tests in network namespaces (root)
+	@.ci/test integration
+
+model: deps ## check the model of the ledger and that it notices each rule's removal
+	@.ci/test model
+
+vectors: ## write auth/testdata/vectors anew
+	go run ./auth/testdata/gen
+
+bench: deps ## measure against the reference programs in REFERENCE (root)
+	go run ./internal/bench -reference $(REFERENCE) $(BENCHFLAGS)
+
+fuzz: ## run every fuzz target for FUZZTIME (default 30s)
+	@.ci/fuzz $(FUZZTIME)
+
+clean: ## remove what was built
+	rm -rf $(BIN)

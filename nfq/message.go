@@ -23,7 +23,7 @@ const (
 	packetHdrLen     = 7      // packet id u32, hw protocol u16, hook u8
 	timestampLen     = 16     // seconds u64, microseconds u64
 	verdictHdrLen    = 8      // verdict u32, packet id u32
-	msgPacket        = unix.NFNL_SUBSYS_QUEUE<<8 | 0
+	msgPacket        = unix.NFNL_SUBSYS_QUEUE << 8
 	msgConfig        = unix.NFNL_SUBSYS_QUEUE<<8 | 2
 	msgVerdictBatch  = unix.NFNL_SUBSYS_QUEUE<<8 | 3
 	attrPacketHdr    = 1

@@ -75,10 +75,6 @@ func (h *Host) begin(now auth.Instant) {
 	h.ledger.Install(now, h.cfg.Key.ID, h.cfg.Allow)
 }
 
-func (h *Host) synchronised(now auth.Instant) {
-	h.ledger.Synchronised(now, h.cfg.Synchronised, now)
-}
-
 func (h *Host) now() auth.Instant {
 	real, steady := h.cfg.Clock()
 	return auth.Instant{Real: real, Boot: steady - h.booted}

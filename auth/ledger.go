@@ -214,7 +214,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 			return Decision{Reason: ReasonPending, Silent: true}
 		}
 		d := Decision{Reason: ReasonRepeat, Result: e.result, Flags: e.flags | Repeat | l.trusted(), Mask: e.mask, Age: a.age(now)}
-		if e.source == from && now.Boot-e.answered >= uint64(Refill) {
+		if e.source == from && sat(now.Boot, e.answered) >= uint64(Refill) {
 			e.answered = now.Boot
 		} else {
 			d.Silent = !isNew && !a.token(now)
@@ -376,7 +376,7 @@ func (a *account) token(now Instant) bool {
 }
 
 func (a *account) issue(l *Ledger, now Instant) Challenge {
-	if a.slots[0].challenge == (Challenge{}) || now.Boot-a.slots[0].made >= uint64(Renew) {
+	if a.slots[0].challenge == (Challenge{}) || sat(now.Boot, a.slots[0].made) >= uint64(Renew) {
 		var c Challenge
 		if !l.cfg.Random(c[:]) {
 			return Challenge{}
@@ -389,7 +389,7 @@ func (a *account) issue(l *Ledger, now Instant) Challenge {
 
 func (a *account) alive(now Instant, c Challenge) bool {
 	for _, s := range a.slots {
-		if s.challenge == c && now.Boot-s.made < uint64(ChallengeTTL) {
+		if s.challenge == c && sat(now.Boot, s.made) < uint64(ChallengeTTL) {
 			return true
 		}
 	}

@@ -137,7 +137,10 @@ func newQueue(cfg Config, s *socket) *Queue {
 		send:     s.send,
 		counters: &q.counters,
 	}
-	q.proc, q.procErr = os.Open(procQueues)
+	if q.proc = cfg.Statistics; q.proc == nil {
+		q.ownProc = true
+		q.proc, q.procErr = OpenStatistics()
+	}
 	return q
 }
 

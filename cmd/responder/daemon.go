@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,7 @@ import (
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/logging"
+	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/cmd/responder/internal/runner"
 	"netsysrq/nfq"
 )
@@ -37,6 +39,8 @@ const (
 	// no longer told that all is well.
 	stuckAfter = 5 * time.Second
 	reopenWait = time.Second
+	flushWait  = time.Second
+	rulesWait  = 3 * time.Second
 	// niceBusy is the priority of the thread that serves busy sources: a
 	// flood may have what others leave.
 	niceBusy = 19
@@ -51,7 +55,9 @@ type daemon struct {
 	configPath string
 	identity   host.Identity
 	machineID  string
-	log        *slog.Logger
+	log        *logging.Log
+	lost       uint64 // log records already reported as lost
+	keys       []keyring.Key
 	level      *slog.LevelVar
 	gate       *gate.Gate
 	runner     *runner.Runner
@@ -66,7 +72,7 @@ type lane struct {
 	name   string
 	number uint16
 	nice   int
-	queue  atomic.Pointer[nfq.Queue]
+	queue  atomic.Pointer[nfq.Queue] // nil while it is lost
 	// Packets that the kernel dropped: those of queues that are closed, and
 	// how many a summary has named.
 	gone       atomic.Uint64
@@ -76,10 +82,13 @@ type lane struct {
 // runDaemon runs until the context ends. It returns an error only for what
 // keeps it from starting; later troubles are logged and mended.
 func runDaemon(ctx context.Context, cfg *config.Config, configPath string, stderr io.Writer) error {
+	// Whoever reads the log may end; that must not end the daemon.
+	signal.Ignore(syscall.SIGPIPE)
 	d, err := startDaemon(cfg, configPath, stderr)
 	if err != nil {
 		return err
 	}
+	defer d.log.Flush(flushWait)
 	return d.run(ctx)
 }
 
@@ -122,12 +131,18 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 		},
 		Boot:   boot,
 		Submit: d.runner.Submit,
+		Cut:    d.runner.Cut,
 		Answer: answerer.Send,
-		Log:    d.log,
+		Log:    d.log.Logger,
 	})
 	if err := d.loadKeys(); err != nil {
-		return nil, err
+		// One bad file must not lock everyone out.
+		d.log.Error("keys cannot all be taken", "err", err)
+		if err := d.loadSoundKeys(); err != nil {
+			return nil, err
+		}
 	}
+	d.warnOfRules()
 	d.lanes = []*lane{
 		{Lane: d.gate.Lane(), name: "quiet", number: cfg.Queue},
 		{Lane: d.gate.Lane(), name: "busy", number: cfg.Queue + 1, nice: niceBusy},
@@ -180,6 +195,9 @@ func (d *daemon) demote(l *lane) error {
 
 // loadKeys puts the key files in force, or changes nothing.
 func (d *daemon) loadKeys() error {
+	if _, err := os.Stat(d.cfg.KeysDir); err != nil && len(d.keys) > 0 {
+		return fmt.Errorf("keys: %w", err) // not mounted, rather than emptied
+	}
 	files, skipped, err := keyring.Load(d.cfg.KeysDir, d.machineID, d.identity.GID)
 	if err != nil {
 		return err
@@ -187,17 +205,85 @@ func (d *daemon) loadKeys() error {
 	for _, s := range skipped {
 		d.log.Warn("key skipped", "file", s.Path, "reason", s.Reason)
 	}
+	for _, f := range files {
+		d.log.Info("key in force", "key", f.Operator, "key_id", f.Key.ID.String(), "host", f.Host, "allowed", f.Allow.String())
+	}
+	if len(files) == 0 {
+		d.log.Warn("no keys: every packet is junk until one is added with netsysrqd keys add")
+	}
+	d.setKeys(files)
+	return nil
+}
+
+// loadSoundKeys puts those key files in force that nothing is wrong with.
+func (d *daemon) loadSoundKeys() error {
+	entries, err := keyring.List(d.cfg.KeysDir, d.machineID, d.identity.GID)
+	if err != nil {
+		return err
+	}
+	var sound []keyring.Key
+	seen := map[auth.KeyID]bool{}
+	for _, e := range entries {
+		if e.Problem != nil || seen[e.Key.Key.ID] || len(sound) == keyring.MaxKeys {
+			d.log.Error("key not in force", "file", e.Key.Path, "problem", e.Problem)
+			continue
+		}
+		seen[e.Key.Key.ID] = true
+		sound = append(sound, e.Key)
+		d.log.Info("key in force", "key", e.Key.Operator, "key_id", e.Key.Key.ID.String(), "host", e.Key.Host, "allowed", e.Key.Allow.String())
+	}
+	d.setKeys(sound)
+	return nil
+}
+
+// warnOfRules says if no packet can come, since the daemon itself would only
+// wait for one.
+func (d *daemon) warnOfRules() {
+	ctx, cancel := context.WithTimeout(context.Background(), rulesWait)
+	defer cancel()
+	set := rules.Set{Port: d.cfg.Port, Queue: d.cfg.Queue, AllowFrom: d.cfg.AllowFrom, Backend: d.cfg.Iptables, Path: os.Getenv("PATH")}
+	found, err := set.Status(ctx)
+	if err != nil {
+		d.log.Warn("firewall rules cannot be looked at", "err", err)
+		return
+	}
+	for _, f := range found {
+		switch f.State {
+		case rules.Present, rules.NoFamily:
+		default:
+			d.log.Warn("firewall rules are not as they should be: run netsysrqd rules apply", "family", f.Family.String(), "rules", f.State.String())
+		}
+	}
+}
+
+func (d *daemon) setKeys(files []keyring.Key) {
+	d.keys = files
 	keys := make([]gate.Key, len(files))
 	for i := range files {
 		f := &files[i]
 		keys[i] = gate.Key{Operator: f.Operator, Allowed: f.Allow, Host: &f.Key}
-		d.log.Info("key in force", "key", f.Operator, "key_id", f.Key.ID.String(), "host", f.Host, "allowed", f.Allow.String())
-	}
-	if len(keys) == 0 {
-		d.log.Warn("no keys: every packet is junk until one is added with netsysrqd keys add")
 	}
 	d.gate.SetKeys(keys)
-	return nil
+}
+
+// dropRemoved takes keys out of force whose files are gone. It is what a reload
+// does even if nothing else of it can be done: who removed a key must be able
+// to rely on it, whatever is wrong with another file.
+func (d *daemon) dropRemoved() {
+	if _, err := os.Stat(d.cfg.KeysDir); err != nil {
+		return
+	}
+	var kept []keyring.Key
+	for _, k := range d.keys {
+		if _, err := os.Lstat(k.Path); errors.Is(err, fs.ErrNotExist) {
+			d.log.Info("key removed", "key", k.Operator, "key_id", k.Key.ID.String())
+			continue
+		}
+		kept = append(kept, k)
+	}
+	if len(kept) < len(d.keys) {
+		d.setKeys(kept)
+	}
 }
 
 func (d *daemon) run(ctx context.Context) error {
@@ -209,10 +295,13 @@ func (d *daemon) run(ctx context.Context) error {
 	for _, l := range d.lanes {
 		wg.Go(func() { d.serve(ctx, l) })
 	}
+	// The runner ends after the lanes, so that what they accept last is run.
+	rctx, stopRunner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRunner()
 	ran := make(chan struct{})
 	go func() {
 		defer close(ran)
-		d.runner.Run(ctx)
+		d.runner.Run(rctx)
 	}()
 
 	d.log.Info("ready", "port", d.cfg.Port, "queues", fmt.Sprintf("%d,%d", d.lanes[0].number, d.lanes[1].number),
@@ -242,6 +331,7 @@ loop:
 		d.log.Warn("stopping after the sequence that runs")
 	}
 	wg.Wait()
+	stopRunner()
 	<-ran
 	d.summarise()
 	d.log.Info("stopped")
@@ -254,6 +344,7 @@ func (d *daemon) serve(ctx context.Context, l *lane) {
 		q := l.queue.Load()
 		err := q.Run(ctx)
 		last, _ := q.KernelStats()
+		l.queue.Store(nil)
 		if cerr := q.Close(); cerr != nil && ctx.Err() == nil {
 			d.log.Warn("queue not closed", "lane", l.name, "err", cerr)
 		}
@@ -281,7 +372,11 @@ func (d *daemon) serve(ctx context.Context, l *lane) {
 // the ledger's lock is not stuck was just shown by the gate's sample.
 func (d *daemon) feedWatchdog() {
 	for _, l := range d.lanes {
-		if since := time.Since(l.queue.Load().Stats().LastTick); since > stuckAfter {
+		q := l.queue.Load()
+		if q == nil {
+			continue // serve opens it again, and says how that goes
+		}
+		if since := time.Since(q.Stats().LastTick); since > stuckAfter {
 			d.log.Error("read loop hangs", "lane", l.name, "since", since)
 			return
 		}
@@ -294,17 +389,24 @@ func (d *daemon) summarise() {
 	var dropped uint64
 	for i, l := range d.lanes {
 		lanes[i] = l.Lane
-		ks, err := l.queue.Load().KernelStats()
-		if err != nil {
-			d.log.Warn("kernel's queue statistics cannot be read", "lane", l.name, "err", err)
-			continue
+		var ks nfq.KernelStats
+		if q := l.queue.Load(); q != nil {
+			var err error
+			if ks, err = q.KernelStats(); err != nil {
+				d.log.Warn("kernel's queue statistics cannot be read", "lane", l.name, "err", err)
+				continue
+			}
 		}
 		if n := l.gone.Load() + kernelDrops(ks); n > l.summarised {
 			dropped += n - l.summarised
 			l.summarised = n
 		}
 	}
-	gate.Summarise(d.log, lanes, dropped)
+	gate.Summarise(d.log.Logger, lanes, dropped)
+	if n := d.log.Lost(); n > d.lost {
+		d.log.Warn("log records lost: nobody read them in time", "records", n-d.lost)
+		d.lost = n
+	}
 }
 
 func kernelDrops(ks nfq.KernelStats) uint64 {
@@ -318,10 +420,13 @@ func (d *daemon) reload() {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
 		d.tell(sdnotify.Reloading, fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000))
 	}
-	defer d.tell(sdnotify.Ready)
+	status := "STATUS="
+	defer func() { d.tell(sdnotify.Ready, status) }()
 	next, err := config.Load(d.configPath)
 	if err != nil {
 		d.log.Error("reload: configuration not taken, the old one stays", "err", err)
+		status += "reload failed: " + err.Error()
+		d.dropRemoved()
 		return
 	}
 	old := *d.cfg
@@ -329,6 +434,8 @@ func (d *daemon) reload() {
 	if err := d.loadKeys(); err != nil {
 		d.cfg.KeysDir = old.KeysDir
 		d.log.Error("reload: keys not taken, the old ones stay", "err", err)
+		status += "reload failed: " + err.Error()
+		d.dropRemoved()
 		return
 	}
 	d.cfg.DryRun = next.DryRun
@@ -339,6 +446,10 @@ func (d *daemon) reload() {
 		next.User != old.User || next.MachineID != old.MachineID || next.Log.Format != old.Log.Format {
 		d.log.Warn("reload: port, queue, trigger, kmsg, user, machine_id and log.format take effect after a restart")
 	}
+	if !slices.Equal(next.AllowFrom, old.AllowFrom) || next.Iptables != old.Iptables {
+		d.log.Warn("reload: allow_from and iptables take effect with netsysrqd rules apply")
+	}
+	d.cfg.AllowFrom, d.cfg.Iptables = next.AllowFrom, next.Iptables
 	d.log.Info("reloaded", "dry_run", next.DryRun)
 }
 

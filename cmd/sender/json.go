@@ -53,7 +53,8 @@ type replyReport struct {
 	DryRun       bool    `json:"dry_run"`
 	ClockTrusted bool    `json:"clock_trusted"`
 	Mask         uint8   `json:"step_mask"`
-	Masked       string  `json:"masked_keys,omitempty"`
+	NotRun       string  `json:"steps_not_run,omitempty"` // of what was accepted
+	Causes       string  `json:"refused_for,omitempty"`   // of what was refused
 	Time         string  `json:"time"`
 	BootID       string  `json:"boot_id"`
 	UptimeS      uint32  `json:"uptime_s"`
@@ -108,7 +109,6 @@ func newReplyReport(p *auth.Reply, steps []auth.Step) *replyReport {
 		DryRun:       p.Flags&auth.DryRun != 0,
 		ClockTrusted: p.Flags&auth.ClockTrusted != 0,
 		Mask:         p.Mask,
-		Masked:       masked(steps, p.Mask),
 		Time:         time.Unix(0, int64(p.Time)).UTC().Format(time.RFC3339Nano),
 		BootID:       hex.EncodeToString(p.Boot[:]),
 		UptimeS:      p.Uptime,
@@ -116,6 +116,11 @@ func newReplyReport(p *auth.Reply, steps []auth.Step) *replyReport {
 		Load1:        float64(p.Load) / 100,
 		FreeMiB:      p.Free,
 		DaemonSilent: p.Silent,
+	}
+	if p.Result == auth.Accepted {
+		j.NotRun = masked(steps, p.Mask)
+	} else {
+		j.Causes = masked(steps, p.Mask)
 	}
 	if p.Sysrq != auth.SysrqUnknown {
 		j.KernelSysrq = &p.Sysrq

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 
@@ -65,6 +66,11 @@ func operatorLabel(w world, o *options) (string, error) {
 		return o.operator, nil
 	}
 	label := strings.ToLower(w.getenv("USER"))
+	if label == "" {
+		if u, err := user.Current(); err == nil {
+			label = strings.ToLower(u.Username)
+		}
+	}
 	if err := auth.CheckLabel(label); err != nil {
 		return "", usageError(fmt.Errorf("your user name is no label: %w", err), "choose one with --operator LABEL")
 	}

@@ -57,9 +57,11 @@ Exit codes:
     0  accepted, or a status was answered; a rehearsal counts
     1  an error on this side, such as no network; the host was asked nothing
     2  the command was wrongly used, or not confirmed; nothing was sent
-    3  refused: by policy or kernel.sysrq, vetoed, busy, stale or malformed
+    3  refused: by policy or kernel.sysrq, vetoed, busy, stale or malformed;
+       or accepted by a host whose configuration says dry_run
     4  rebooted: not known to be accepted, but the host has booted since
-    5  unknown: no answer. That is never proof that nothing was done
+    5  unknown: no answer. That is never proof that nothing was done, unless
+       the line says that the run was not sent
     6  a problem with a key or passphrase; nothing was sent
 `
 
@@ -114,6 +116,9 @@ right. Where that clock is ahead of the host's, the packet is not run; but who
 recorded it could have it run, once, when the host's clock has come that far.
 
 Everything is repeated until an answer or the timeout, and runs once at most.
+
+Accepted means that it runs as soon as its turn comes: a host runs one sequence
+at a time. netsysrq cancel drops what your key has there.
 `,
 	"reboot": `netsysrq reboot HOST [--rehearse] [--one-packet] [--yes]
 

@@ -29,7 +29,11 @@ func (r *result) words() (code int, line string, hints []string) {
 	case exchange.Answered:
 		return exitOK, host + statusWords(o), nil
 	case exchange.Accepted:
-		return exitOK, host + r.acceptedWords(), nil
+		code = exitOK
+		if o.Reply.Flags&auth.DryRun != 0 {
+			code = exitRefused // nobody asked for a rehearsal
+		}
+		return code, host + r.acceptedWords(), nil
 	case exchange.Refused:
 		line, hints = r.refusedWords()
 		return exitRefused, host + line, hints
@@ -59,6 +63,9 @@ func statusWords(o *exchange.Outcome) string {
 		trusted = "and the host trusts it"
 	}
 	fmt.Fprintf(&b, "; %s, %s", clockWords(o), trusted)
+	if p.Flags&auth.DryRun != 0 {
+		b.WriteString("; dry run: it would do nothing (dry_run in its configuration)")
+	}
 	return b.String()
 }
 
@@ -84,7 +91,7 @@ func (r *result) acceptedWords() string {
 	var line string
 	switch {
 	case r.options.command.name == "cancel":
-		line = fmt.Sprintf("cancelled by the %v: every packet of this key made before is dead %s", p.Executor, took)
+		line = fmt.Sprintf("cancelled by the %v: nothing of this key runs or waits any more, and every packet made before is dead %s", p.Executor, took)
 	case p.Flags&auth.Rehearsed != 0:
 		line = fmt.Sprintf("rehearsed: %s would be run by the %v %s", steps, p.Executor, took)
 	case p.Flags&auth.DryRun != 0:
@@ -109,7 +116,7 @@ func (r *result) refusedWords() (line string, hints []string) {
 		// same mask, but not often.
 		if p.Executor == auth.Daemon && p.Mask != 0 && p.Mask == auth.AfterKill(steps) {
 			return fmt.Sprintf("refused by policy: e and i end every process, the daemon too, which would not live to run %s", causes),
-				[]string{"end the sequence with e or i, or install the kernel module, which outlives them"}
+				[]string{"end the sequence with e or i"}
 		}
 		return fmt.Sprintf("refused by policy: %s not allowed for this key", isAre(causes)),
 			[]string{"what a key may do is written on the host, with the key"}

@@ -108,12 +108,10 @@ func (p *paths) listen(from netip.AddrPort, path io.Reader) {
 		packet := make([]byte, auth.PacketSize+1)
 		n, err := path.Read(packet)
 		a := arrival{from: from, packet: packet[:n]}
-		if err != nil {
-			if !icmp(err) {
-				return
-			}
-			a.err = err
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
+			return
 		}
+		a.err = err
 		select {
 		case p.arrivals <- a:
 		case <-p.ctx.Done():

@@ -50,12 +50,15 @@ func private(info fs.FileInfo, group int) error {
 	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
 		return fmt.Errorf("%w: it belongs to uid %d", ErrExposed, st.Uid)
 	}
-	open := info.Mode().Perm() & 0o077
-	if group >= 0 && int(st.Gid) == group {
-		open &^= 0o040
+	open, mend := info.Mode().Perm()&0o077, "chmod 600"
+	if group >= 0 {
+		if int(st.Gid) == group {
+			open &^= 0o040
+		}
+		mend = fmt.Sprintf("chgrp %d and chmod 640", group)
 	}
 	if open != 0 {
-		return fmt.Errorf("%w: mode %04o; run chmod 600 on it", ErrExposed, info.Mode().Perm())
+		return fmt.Errorf("%w: mode %04o; run %s on it", ErrExposed, info.Mode().Perm(), mend)
 	}
 	return nil
 }
@@ -91,10 +94,10 @@ func WriteFile(path string, data []byte, group int, mode fs.FileMode) (err error
 	if err := os.Link(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	// The file is there now; that its name survives a crash is tried for.
+	if d, err := os.Open(dir); err == nil {
+		d.Sync()
+		d.Close()
 	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }

@@ -157,12 +157,16 @@ func (c *checker) configuration(path string) bool {
 		if isPermission(err) {
 			state = Unknown
 		}
-		c.add("configuration", state, err.Error(), hintOf(err, "run this as root"))
+		hint := "deploy/netsysrqd.toml of the source explains every setting"
+		if state == Unknown {
+			hint = "run this as root"
+		}
+		c.add("configuration", state, err.Error(), hintOf(err, hint))
 		return false
 	}
 	c.cfg = cfg
 	if _, err := host.Lookup(cfg.User); err != nil {
-		c.add("configuration", Fail, err.Error(), "adduser --system --group --no-create-home "+cfg.User)
+		c.add("configuration", Fail, err.Error(), "useradd --system --shell /usr/sbin/nologin "+cfg.User)
 		return true
 	}
 	c.add("configuration", OK, path+" is in order", "")
@@ -185,7 +189,7 @@ func (c *checker) keys() {
 		c.add("keys", Unknown, err.Error(), "run this as root")
 		return
 	case err != nil:
-		c.add("keys", Fail, err.Error()+"; a daemon that runs keeps the keys it has, a new one does not start", hintOf(err, ""))
+		c.add("keys", Fail, err.Error()+"; a daemon that runs keeps the keys it has, a new one goes without this one", hintOf(err, ""))
 		return
 	}
 	var list []string

@@ -37,11 +37,13 @@ type Key struct {
 // to its source, from the address that it was sent to.
 type Answer func(to, from netip.AddrPort, dev uint32, packet []byte) error
 
-// Config is what a gate works with. All fields are required.
+// Config is what a gate works with. All fields are required. Nothing in it may
+// wait: a daemon that waits for its log is one more thing that hangs.
 type Config struct {
 	Ledger auth.Config
 	Boot   auth.BootID
 	Submit func(*runner.Job) error
+	Cut    func(*runner.Job)
 	Answer Answer
 	Log    *slog.Logger
 }
@@ -79,7 +81,17 @@ func New(cfg Config) *Gate {
 	return g
 }
 
-func now() auth.Instant { return auth.Instant{Real: clock.Real(), Boot: clock.Boot()} }
+// now reads both clocks as of one moment: a thread that loses its processor in
+// between would see a step of the clock where there was none.
+func now() auth.Instant {
+	for {
+		before := clock.Boot()
+		real := clock.Real()
+		if boot := clock.Boot(); boot-before < uint64(time.Millisecond) {
+			return auth.Instant{Real: real, Boot: boot}
+		}
+	}
+}
 
 // SetKeys replaces the keys. A key that stays keeps what the ledger knows of
 // it; one that goes is forgotten at once.
@@ -168,8 +180,7 @@ func (l *Lane) judge(p *nfq.Packet, d *nfq.Datagram) auth.Reason {
 	if !answerable(d, p.InDev) {
 		return auth.ReasonSource
 	}
-	at := now()
-	if p.Arrived != 0 && time.Since(time.Unix(0, p.Arrived)) > auth.Late {
+	if late(p) {
 		return auth.ReasonLate
 	}
 	id, reason := auth.CheckRequest(d.Payload)
@@ -183,9 +194,13 @@ func (l *Lane) judge(p *nfq.Packet, d *nfq.Datagram) auth.Reason {
 	reason, detail := k.sealer.OpenRequest(d.Payload, &l.req)
 	switch reason {
 	case auth.OK, auth.ReasonMalformed:
-		return l.gate.authentic(l, p, d, k, at, detail)
+		return l.gate.authentic(l, p, d, k, detail)
 	}
 	return reason
+}
+
+func late(p *nfq.Packet) bool {
+	return p.Arrived != 0 && time.Since(time.Unix(0, p.Arrived)) > auth.Late
 }
 
 // answerable reports whether a reply could go back to where d claims to come
@@ -205,39 +220,73 @@ func answerable(d *nfq.Datagram, dev uint32) bool {
 
 // authentic judges a request whose sealing proved its key. A non-nil detail
 // says what makes it malformed.
-func (g *Gate) authentic(l *Lane, p *nfq.Packet, d *nfq.Datagram, k *key, at auth.Instant, detail error) auth.Reason {
+func (g *Gate) authentic(l *Lane, p *nfq.Packet, d *nfq.Datagram, k *key, detail error) auth.Reason {
 	req := &l.req
+	v, line, sendErr := g.decide(p, d, k, req, detail)
+	switch {
+	case v.Reason == auth.ReasonUnknownKey || v.Reason == auth.ReasonLate:
+		return v.Reason
+	case !line && v.Reason == auth.OK:
+		l.junk.addAnswered()
+		return auth.OK
+	case !line:
+		return v.Reason
+	}
+	g.report(k, req, &v, d.Src, latency(p, time.Now()), sendErr, detail)
+	return auth.OK
+}
+
+// decide asks the ledger, answers, and hands over what is to be run. It reports
+// whether the request is worth a line in the log.
+func (g *Gate) decide(p *nfq.Packet, d *nfq.Datagram, k *key, req *auth.Request, detail error) (v auth.Decision, line bool, sendErr error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var v auth.Decision
+	// The lock may have been waited for: time is what it is now.
+	if late(p) {
+		return auth.Decision{Reason: auth.ReasonLate}, false, nil
+	}
+	at := now()
 	if detail != nil {
 		v = g.ledger.JudgeMalformed(at, k.Host.ID, req)
 	} else {
 		v = g.ledger.Judge(at, k.Host.ID, req, auth.Source(maphash.Comparable(g.seed, d.Src)))
 	}
 	if v.Reason == auth.ReasonUnknownKey {
-		return v.Reason // removed since it was looked up
+		return v, false, nil // removed since it was looked up
 	}
-	var sendErr error
-	if !v.Silent {
-		sendErr = g.reply(k, req, &v, p, d, at)
-	}
-	replied := time.Now()
-	if v.Run || v.Cut {
-		g.submit(k, req, &v, replied, d.Src)
-	}
-
 	// Only a fresh request is sure of a line: all else can be had again and
 	// again by replaying.
 	fresh := v.Reason == auth.OK && req.Op == auth.OpRun || v.Reason >= auth.ReasonNotAllowed
-	if !fresh && !g.lines[k.Host.ID].take(at.Boot) {
-		if v.Reason == auth.OK {
-			l.junk.addAnswered()
+	line = fresh || g.lines[k.Host.ID].take(at.Boot)
+
+	var job *runner.Job
+	if fresh && v.Result == auth.Accepted && v.Flags&auth.Rehearsed == 0 {
+		job = &runner.Job{
+			Key:     k.Host.ID,
+			Allowed: k.Allowed,
+			ID:      req.ID,
+			Now:     req.Flags&auth.Now != 0,
+			DryRun:  v.Flags&auth.DryRun != 0,
+			Source:  d.Src,
+			Log:     k.log,
 		}
-		return v.Reason
+		// What the reply says must be true when it leaves.
+		if job.Now {
+			g.cfg.Cut(job)
+		}
 	}
-	g.report(k, req, &v, d.Src, latency(p, replied), sendErr, detail)
-	return auth.OK
+	if !v.Silent {
+		sendErr = g.reply(k, req, &v, p, d, at)
+	}
+	if v.Run {
+		job.Replied = time.Now()
+		job.Steps = append(job.Steps, req.Sequence()...)
+		if err := g.cfg.Submit(job); err != nil {
+			k.log.Error("accepted request not run", "src", d.Src.String(), "request", hex.EncodeToString(req.ID[:]), "err", err)
+			g.ledger.Finish(at, k.Host.ID, req.ID)
+		}
+	}
+	return v, line, sendErr
 }
 
 func (g *Gate) reply(k *key, req *auth.Request, v *auth.Decision, p *nfq.Packet, d *nfq.Datagram, at auth.Instant) error {
@@ -258,26 +307,6 @@ func (g *Gate) reply(k *key, req *auth.Request, v *auth.Decision, p *nfq.Packet,
 		Sysrq:     facts.Sysrq,
 	})
 	return g.cfg.Answer(d.Src, d.Dst, p.InDev, packet[:])
-}
-
-func (g *Gate) submit(k *key, req *auth.Request, v *auth.Decision, replied time.Time, src netip.AddrPort) {
-	job := &runner.Job{
-		Key:     k.Host.ID,
-		Allowed: k.Allowed,
-		ID:      req.ID,
-		Now:     req.Flags&auth.Now != 0,
-		DryRun:  v.Flags&auth.DryRun != 0,
-		Replied: replied,
-		Source:  src,
-		Log:     k.log,
-	}
-	if v.Run {
-		job.Steps = append(job.Steps, req.Sequence()...)
-	}
-	if err := g.cfg.Submit(job); err != nil {
-		k.log.Error("accepted request not run", "src", src.String(), "request", hex.EncodeToString(req.ID[:]), "err", err)
-		g.ledger.Finish(now(), k.Host.ID, req.ID)
-	}
 }
 
 // latency is the time from a packet's arrival at the host to its reply.

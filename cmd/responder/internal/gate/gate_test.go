@@ -27,6 +27,7 @@ type rig struct {
 	replies []auth.Reply
 	to      []netip.AddrPort
 	jobs    []*runner.Job
+	cuts    []*runner.Job
 	log     bytes.Buffer
 	ids     byte
 }
@@ -54,6 +55,12 @@ func newRig(t testing.TB, allowed string) *rig {
 		}},
 		Boot:   auth.BootID{1, 2, 3},
 		Submit: func(j *runner.Job) error { r.jobs = append(r.jobs, j); return nil },
+		Cut: func(j *runner.Job) {
+			if len(r.replies) > 0 && r.replies[len(r.replies)-1].Result == auth.Accepted {
+				t.Error("cut after the reply")
+			}
+			r.cuts = append(r.cuts, j)
+		},
 		Answer: func(to, from netip.AddrPort, dev uint32, p []byte) error {
 			var rep auth.Reply
 			body := bytes.Clone(p)
@@ -207,6 +214,40 @@ func TestRefusals(t *testing.T) {
 		if lines := r.lines(t); lines[len(lines)-1]["reason"] != c.reason {
 			t.Errorf("%s: logged %v", name, lines[len(lines)-1])
 		}
+	}
+}
+
+// A cancel reaches the runner even if the key has nothing of its own there: it
+// may cut what another key runs.
+func TestCancelReachesTheRunner(t *testing.T) {
+	r := newRig(t, "nsub")
+	req := auth.Request{Op: auth.OpRun, Challenge: r.challenge(t), Flags: auth.Now}
+	r.send(client, r.seal(req))
+	if rep := r.last(t); rep.Result != auth.Accepted || len(r.cuts) != 1 || len(r.jobs) != 0 {
+		t.Errorf("reply %+v, %d cuts, %d jobs", rep, len(r.cuts), len(r.jobs))
+	}
+	// A rehearsal cuts nothing.
+	r.replies = nil
+	req = auth.Request{Op: auth.OpRun, Challenge: r.challenge(t), Flags: auth.Now | auth.Rehearse}
+	r.send(client, r.seal(req))
+	if rep := r.last(t); rep.Result != auth.Accepted || len(r.cuts) != 1 {
+		t.Errorf("reply %+v, %d cuts", rep, len(r.cuts))
+	}
+}
+
+// A packet that waited for the lock is as late as one that waited in the queue.
+func TestLateBehindTheLock(t *testing.T) {
+	r := newRig(t, "nsub")
+	p := packet(client, server, r.seal(run("b", r.challenge(t))))
+	p.Arrived -= int64(auth.Late - 100*time.Millisecond)
+	r.mu.Lock()
+	done := make(chan struct{})
+	go func() { defer close(done); r.lane.Handle(p) }()
+	time.Sleep(200 * time.Millisecond)
+	r.mu.Unlock()
+	<-done
+	if len(r.jobs) != 0 {
+		t.Error("run")
 	}
 }
 

@@ -91,7 +91,10 @@ func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64) {
 		answered += a
 		sources = append(sources, s...)
 	}
-	if sum+answered+dropped == 0 {
+	if answered > 0 {
+		log.Info("status requests answered without a line of their own", "requests", answered)
+	}
+	if sum+dropped == 0 {
 		return
 	}
 	attrs := []slog.Attr{slog.Uint64("packets", sum+dropped)}
@@ -102,9 +105,6 @@ func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64) {
 	}
 	if dropped > 0 {
 		attrs = append(attrs, slog.Uint64("queue-full", dropped))
-	}
-	if answered > 0 {
-		attrs = append(attrs, slog.Uint64("answered", answered))
 	}
 	if len(sources) > 0 {
 		attrs = append(attrs, slog.String("sources", top(sources)))
@@ -146,7 +146,7 @@ const (
 func newLineBudget() *lineBudget { return &lineBudget{tokens: lineBurst} }
 
 func (b *lineBudget) take(boot uint64) bool {
-	if n := (boot - b.refill) / lineRefill; n > 0 {
+	if n := (boot - min(boot, b.refill)) / lineRefill; n > 0 {
 		b.refill += n * lineRefill
 		b.tokens = min(lineBurst, b.tokens+n)
 	}

@@ -47,7 +47,7 @@ func lookup(name string) (id Identity, err error) {
 		id.GID, err = strconv.Atoi(gid)
 	}
 	if err != nil {
-		return id, fmt.Errorf("user %q does not exist: create it with useradd --system %s, or set user in the configuration", name, name)
+		return id, fmt.Errorf("user %q does not exist: create it with useradd --system --shell /usr/sbin/nologin %s, or set user in the configuration", name, name)
 	}
 	return id, nil
 }
@@ -85,9 +85,6 @@ func Drop(id Identity) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
-	if err := prctl(unix.PR_SET_DUMPABLE, 0); err != nil {
-		return fmt.Errorf("forbid core dumps: %w", err)
-	}
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 		// EINVAL: the kernel is older than the capability.
 		if err := prctl(unix.PR_CAPBSET_DROP, c); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -111,6 +108,11 @@ func Drop(id Identity) error {
 	}
 	if err := prctl(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	// Last, since a change of identity sets it to fs.suid_dumpable. It also
+	// covers cores that are piped to a program, which RLIMIT_CORE does not.
+	if err := prctl(unix.PR_SET_DUMPABLE, 0); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	return nil
 }

@@ -122,6 +122,10 @@ func makeDir(dir string, gid int) error {
 	return os.Chmod(dir, 0o750)
 }
 
+func named(k Key, id string) bool {
+	return k.Key.ID.String() == id && k.Key.ID != (auth.KeyID{})
+}
+
 // Remove deletes the file of a key, named by its id or, where that is clear,
 // by its operator. Broken files and those of other machines can be removed too.
 func Remove(dir, name string) (Key, error) {
@@ -131,14 +135,15 @@ func Remove(dir, name string) (Key, error) {
 	}
 	var found []Entry
 	for _, e := range entries {
-		// The name of the file counts, so that what cannot be read can go.
+		// What the file says counts and what its name says, so that what
+		// cannot be read can go, and what was renamed.
 		k := fromName(e.Key.Path)
-		if k.Key.ID.String() == name && k.Key.ID != (auth.KeyID{}) {
-			found = []Entry{{Key: k}}
+		if named(e.Key, name) || named(k, name) {
+			found = []Entry{e}
 			break
 		}
-		if k.Operator == name {
-			found = append(found, Entry{Key: k})
+		if k.Operator == name || e.Key.Operator == name {
+			found = append(found, e)
 		}
 	}
 	switch len(found) {

@@ -10,7 +10,9 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // journalRecord reads one datagram of the Native Journal Protocol.
@@ -45,11 +47,11 @@ func TestJournal(t *testing.T) {
 	}
 	defer journal.Close()
 	level := new(slog.LevelVar)
-	h, err := newJournal(path, level)
+	c, err := dialJournal(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(h).With("key", "alice").WithGroup("g")
+	log := slog.New(&journalHandler{level: level, w: c}).With("key", "alice").WithGroup("g")
 	log.Debug("hidden")
 	// A value with a line feed must not be able to forge a field.
 	log.Warn("request refused", "key_id", "00ff", "err", "a\nPRIORITY=0", slog.Group("h", "n", 1))
@@ -85,6 +87,7 @@ func TestFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Info("m", "a", 1)
+	log.Flush(time.Second)
 	var rec map[string]any
 	if err := json.Unmarshal(b.Bytes(), &rec); err != nil || rec["a"] != 1.0 || rec["msg"] != "m" {
 		t.Errorf("record %v, error %v", rec, err)
@@ -94,10 +97,51 @@ func TestFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Info("m", "a", 1)
+	log.Flush(time.Second)
 	if !strings.Contains(b.String(), "msg=m a=1") {
 		t.Errorf("text record %q", b.String())
 	}
 	if _, err := New("xml", &b, slog.LevelInfo); err == nil || !strings.Contains(err.Error(), "auto, journald, text, json") {
 		t.Errorf("unknown format: %v", err)
+	}
+}
+
+// stuck is a reader that hangs until it is released.
+type stuck struct {
+	release chan struct{}
+	n       atomic.Int64
+}
+
+func (s *stuck) Write(b []byte) (int, error) {
+	<-s.release
+	s.n.Add(1)
+	return len(b), nil
+}
+
+// A journal that hangs must never make the daemon wait.
+func TestStuckReader(t *testing.T) {
+	w := &stuck{release: make(chan struct{})}
+	log, err := New("json", w, slog.LevelInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 2 * pending
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range n {
+			log.Info("m")
+		}
+		log.Flush(10 * time.Millisecond)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("logging waits for a reader that hangs")
+	}
+	close(w.release)
+	log.Flush(10 * time.Second)
+	if got := uint64(w.n.Load()) + log.Lost(); got != n || log.Lost() == 0 {
+		t.Errorf("%d written and %d lost of %d", w.n.Load(), log.Lost(), n)
 	}
 }

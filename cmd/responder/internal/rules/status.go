@@ -16,6 +16,11 @@ const (
 	NoFamily       // this kernel does not speak that version of IP
 )
 
+// String returns a word for the log.
+func (s State) String() string {
+	return [...]string{"absent", "changed", "not first", "present", "no such family"}[s]
+}
+
 // Status is what was found of one family.
 type Status struct {
 	Family  Family

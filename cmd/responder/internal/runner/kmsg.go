@@ -61,7 +61,7 @@ func (k *Kmsg) skip() error {
 	return nil
 }
 
-// await reads on until a record of the kernel itself contains text. It
+// await reads on until a record of the kernel itself says text. It
 // reports false when the context ends first.
 func (k *Kmsg) await(ctx context.Context, text []byte) (bool, error) {
 	tick := time.NewTicker(pollEvery)
@@ -101,7 +101,7 @@ func (k *Kmsg) scan(text []byte) (bool, error) {
 			if !whole {
 				break
 			}
-			if fromKernel(line) && bytes.Contains(line, text) {
+			if fromKernel(line) && says(line, text) {
 				k.part = k.part[:0]
 				return true, nil
 			}
@@ -109,6 +109,13 @@ func (k *Kmsg) scan(text []byte) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// says reports whether a record's whole message is text: a device may bring a
+// name that contains it.
+func says(record, text []byte) bool {
+	_, message, ok := bytes.Cut(record, []byte(";"))
+	return ok && bytes.Equal(message, text)
 }
 
 // fromKernel reports whether a record has facility 0. Any process that may

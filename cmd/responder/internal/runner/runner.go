@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type Job struct {
 	Replied time.Time
 	Source  netip.AddrPort // for the log, as is Log, which knows the key
 	Log     *slog.Logger
+
+	cut bool // guarded by the runner's lock
 }
 
 // logger is made when it is needed: before that, the first step is waited for.
@@ -69,22 +72,21 @@ func New(trigger string, kmsg *Kmsg, finished func(auth.KeyID, auth.RequestID)) 
 }
 
 // Submit hands over a job and returns without waiting for it. A job with Now
-// cuts the sequences of its own key, and the running one if its key is allowed
-// every SysRq key in it, and goes before the others.
+// goes before those without.
 func (r *Runner) Submit(j *Job) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.waiting) >= maxWaiting {
 		return ErrFull
 	}
+	at := len(r.waiting)
 	if j.Now {
-		r.cutLocked(j)
-		if len(j.Steps) > 0 {
-			r.waiting = append([]*Job{j}, r.waiting...)
+		at = 0
+		for at < len(r.waiting) && r.waiting[at].Now {
+			at++
 		}
-	} else {
-		r.waiting = append(r.waiting, j)
 	}
+	r.waiting = slices.Insert(r.waiting, at, j)
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -92,7 +94,13 @@ func (r *Runner) Submit(j *Job) error {
 	return nil
 }
 
-func (r *Runner) cutLocked(by *Job) {
+// Cut drops what an accepted request with the flag now may drop: what its own
+// key has running and waiting, and what is left of the running sequence if its
+// key is allowed every SysRq key in it. Once it
+// has returned, at most the one step begins of them that was about to.
+func (r *Runner) Cut(by *Job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	kept := r.waiting[:0]
 	for _, w := range r.waiting {
 		if w.Key != by.Key {
@@ -103,6 +111,7 @@ func (r *Runner) cutLocked(by *Job) {
 	}
 	r.waiting = kept
 	if r.running != nil && (r.running.Key == by.Key || by.Allowed.HasAll(r.running.Steps)) {
+		r.running.cut = true
 		r.cut()
 	}
 }
@@ -158,40 +167,48 @@ func (r *Runner) next() (*Job, context.Context, func()) {
 func (r *Runner) sequence(ctx context.Context, j *Job) {
 	start := time.Now()
 	for i, st := range j.Steps {
-		if st.EndsMachine() && !sleep(ctx, auth.Grace-time.Since(j.Replied)) || ctx.Err() != nil {
+		if st.EndsMachine() {
+			sleep(ctx, auth.Grace-time.Since(j.Replied))
+		}
+		switch err := r.step(ctx, j, i); {
+		case err == errCut:
 			j.logger().Warn("sequence cut", "steps_run", i, "steps_not_run", auth.FormatSteps(j.Steps[i:]))
 			return
-		}
-		if !r.step(ctx, j, i) {
-			j.logger().Error("sequence stopped", "steps_run", i, "steps_not_run", auth.FormatSteps(j.Steps[i:]))
+		case err != nil:
+			j.logger().Error("sequence stopped", "steps_run", i, "steps_not_run", auth.FormatSteps(j.Steps[i:]),
+				"trigger", r.path, "err", err)
 			return
 		}
 	}
 	j.logger().Info("sequence finished", "steps", auth.FormatSteps(j.Steps), "dry_run", j.DryRun, "took", time.Since(start))
 }
 
+var errCut = errors.New("cut")
+
 // step runs one step and waits for what must be waited for after it. It
-// reports false if the step could not be given to the kernel at all.
-func (r *Runner) step(ctx context.Context, j *Job, i int) bool {
+// returns errCut if the job was cut before, or why the step could not be given
+// to the kernel.
+func (r *Runner) step(ctx context.Context, j *Job, i int) error {
 	st := j.Steps[i]
 	confirmable := st.Bounded() && r.kmsg != nil && !j.DryRun
-	var kmsgErr, writeErr error
+	var kmsgErr error
 	if confirmable {
 		kmsgErr = r.kmsg.skip()
 		confirmable = kmsgErr == nil
 	}
+	if !r.current(j) {
+		return errCut
+	}
 	start := time.Now()
 	if !j.DryRun {
-		_, writeErr = unix.Write(r.trigger, []byte{st.Key})
+		if _, err := unix.Write(r.trigger, []byte{st.Key}); err != nil {
+			return err
+		}
 	}
 	took := time.Since(start)
 	log := j.logger().With("step", string(st.Key), "number", i+1)
 	if kmsgErr != nil {
 		log.Warn("kernel log cannot be read", "err", kmsgErr)
-	}
-	if writeErr != nil {
-		log.Error("step not run", "trigger", r.path, "err", writeErr)
-		return false
 	}
 	switch {
 	case j.DryRun:
@@ -216,20 +233,27 @@ func (r *Runner) step(ctx context.Context, j *Job, i int) bool {
 		log.Info("step run", "took", took)
 		sleep(ctx, st.Wait())
 	}
-	return true
+	return nil
 }
 
-// sleep waits, and reports false if the context ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
+// current reports whether a job runs and has not been cut. It is asked right
+// before a step is given to the kernel: what takes long is the kernel's work on
+// it, during which a cut comes too late anyhow.
+func (r *Runner) current(j *Job) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running == j && !j.cut
+}
+
+// sleep waits until the time is over or the context ends.
+func sleep(ctx context.Context, d time.Duration) {
 	if d <= 0 {
-		return ctx.Err() == nil
+		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }

@@ -106,6 +106,12 @@ func (b *bench) submit(t *testing.T, key byte, allowed, steps string, now bool) 
 			t.Fatal(err)
 		}
 	}
+	if now {
+		b.Cut(j)
+	}
+	if len(j.Steps) == 0 {
+		return id
+	}
 	if err := b.Submit(j); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +148,22 @@ func TestUnconfirmedStepEnds(t *testing.T) {
 	b.wait(t, "sub")
 	if d := time.Since(start); d < 300*time.Millisecond {
 		t.Errorf("took %v: b did not wait for s and u", d)
+	}
+}
+
+// A device that is called so does not say that a sync is complete.
+func TestCompletionIsTheWholeMessage(t *testing.T) {
+	b := newBench(t, "")
+	b.submit(t, 1, "s", "s:300ms,n", false)
+	for b.written(t) != "s" {
+		time.Sleep(time.Millisecond)
+	}
+	start := time.Now()
+	b.logLine(t, "6,9,9,-;usb 1-1: Product: Emergency Sync complete")
+	b.logLine(t, "6,9,9,-;Emergency Sync completed elsewhere")
+	b.wait(t, "sn")
+	if d := time.Since(start); d < 150*time.Millisecond {
+		t.Errorf("n came after %v", d)
 	}
 }
 

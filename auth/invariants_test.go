@@ -198,3 +198,38 @@ func BenchmarkJudgeReplay(b *testing.B) {
 		l.Judge(Instant{1e18 + 100e9, 101e9}, KeyID{1}, req, 1)
 	}
 }
+
+// Moments that come out of order, as from two threads, must not look like a
+// great age: a challenge just issued would be pushed out, a budget refilled.
+func TestMomentsOutOfOrder(t *testing.T) {
+	const real, boot = 1767225600e9, 100e9
+	draws := byte(0)
+	l := NewLedger(Config{Executor: Daemon, Sysrq: -1, Random: func(b []byte) bool {
+		draws++
+		b[0] = draws
+		return true
+	}}, Instant{real, boot})
+	key := KeyID{1}
+	l.Install(Instant{real, boot}, key, 0)
+	var first Challenge
+	for i := range uint64(4) {
+		at := Instant{real + 20e9 - i, boot + 20e9 - i}
+		d := l.Judge(at, key, &Request{ID: RequestID{1}, Op: OpStatus}, 1)
+		if i == 0 {
+			first = d.Challenge
+		}
+		if d.Challenge != first {
+			t.Fatalf("%d ns earlier: challenge %x, want %x", i, d.Challenge[:2], first[:2])
+		}
+	}
+	run := &Request{ID: RequestID{2}, Op: OpRun, Challenge: first}
+	if d := l.Judge(Instant{real + 20e9, boot + 20e9}, key, run, 1); d.Result != Accepted {
+		t.Fatalf("barrier %+v", d)
+	}
+	for range Budget {
+		l.Judge(Instant{real + 20e9, boot + 20e9}, key, run, 2)
+	}
+	if d := l.Judge(Instant{real + 20e9 - 1, boot + 20e9 - 1}, key, run, 1); !d.Silent {
+		t.Error("a repeat that is earlier than the first answer is answered again")
+	}
+}

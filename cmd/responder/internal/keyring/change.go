@@ -122,6 +122,21 @@ func makeDir(dir string, gid int) error {
 	return os.Chmod(dir, 0o750)
 }
 
+// contents is the key in a file, whoever may read it, or else what the file's
+// name says.
+func contents(path string) Key {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fromName(path)
+	}
+	k, err := parse(data)
+	if err != nil {
+		return fromName(path)
+	}
+	k.Path = path
+	return k
+}
+
 func named(k Key, id string) bool {
 	return k.Key.ID.String() == id && k.Key.ID != (auth.KeyID{})
 }
@@ -133,32 +148,32 @@ func Remove(dir, name string) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	var found []Entry
+	var found []Key
 	for _, e := range entries {
 		// What the file says counts and what its name says, so that what
 		// cannot be read can go, and what was renamed.
-		k := fromName(e.Key.Path)
-		if named(e.Key, name) || named(k, name) {
-			found = []Entry{e}
+		byName, said := fromName(e.Key.Path), contents(e.Key.Path)
+		if named(byName, name) || named(said, name) {
+			found = []Key{said}
 			break
 		}
-		if k.Operator == name || e.Key.Operator == name {
-			found = append(found, e)
+		if byName.Operator == name || said.Operator == name {
+			found = append(found, said)
 		}
 	}
 	switch len(found) {
 	case 0:
 		return Key{}, hint.Add(fmt.Errorf("no key named %q in %s", name, dir), "netsysrqd keys list shows what is there")
 	case 1:
-		k := found[0].Key
+		k := found[0]
 		if err := os.Remove(k.Path); err != nil {
 			return Key{}, fmt.Errorf("remove key: %w", err)
 		}
 		return k, nil
 	}
 	var ids []string
-	for _, e := range found {
-		ids = append(ids, e.Key.Key.ID.String())
+	for _, k := range found {
+		ids = append(ids, k.Key.ID.String())
 	}
 	return Key{}, hint.Add(fmt.Errorf("%s has %d keys: %s", name, len(ids), strings.Join(ids, ", ")),
 		"say which: netsysrqd keys remove "+ids[0])

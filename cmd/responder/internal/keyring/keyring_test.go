@@ -302,6 +302,28 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// A key file that was renamed is in force all the same, so it can be removed by
+// what list shows.
+func TestRemoveRenamed(t *testing.T) {
+	for _, by := range []string{"id", "operator"} {
+		dir := t.TempDir()
+		k := add(t, dir, "alice", "db3")
+		if err := os.Rename(k.Path, filepath.Join(dir, "spare.key")); err != nil {
+			t.Fatal(err)
+		}
+		name := k.Key.ID.String()
+		if by == "operator" {
+			name = "alice"
+		}
+		if _, err := Remove(dir, name); err != nil {
+			t.Errorf("by %s: %v", by, err)
+		}
+		if keys := load(t, dir); len(keys) != 0 {
+			t.Errorf("by %s: left: %v", by, keys)
+		}
+	}
+}
+
 func TestSecretsAreNotPrinted(t *testing.T) {
 	k := add(t, t.TempDir(), "alice", "db3")
 	var b bytes.Buffer

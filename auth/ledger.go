@@ -88,7 +88,7 @@ type entry struct {
 // Decision is what the ledger says of a request.
 type Decision struct {
 	Reason Reason // OK: to be run, rehearsed or answered as a status
-	Silent bool   // no reply is sent: pending, or the answer budget is used up
+	Silent bool   // no reply is sent: it is known and pending, or the answer budget is used up
 	Result Result
 	Flags  ReplyFlags
 	Mask   uint8
@@ -96,7 +96,8 @@ type Decision struct {
 	Challenge Challenge
 	// Age is the ledger age of the reply, in seconds.
 	Age uint16
-	// Run reports that the steps are to be run, or settled first if Pending.
+	// Run reports that the steps are to be run. Pending reports that the
+	// answer is owed only when the request is settled.
 	Run, Pending bool
 	// Cut reports that earlier runs of this key became final by the flag now.
 	Cut bool
@@ -202,7 +203,9 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		if l.cfg.DryRun {
 			d.Flags |= DryRun
 		}
-		if d.Silent = !isNew && !a.token(now); !d.Silent {
+		if d.Silent = !isNew && !a.token(now); d.Silent {
+			d.Reason = ReasonBudget
+		} else {
 			d.Challenge = a.issue(l, now)
 		}
 		d.Age = a.age(now)

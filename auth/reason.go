@@ -27,6 +27,7 @@ const (
 	ReasonStale
 	ReasonRepeat
 	ReasonPending
+	ReasonBudget // a status that proves nothing new, beyond the answer budget
 	ReasonNotAllowed
 	ReasonAfterKill
 	ReasonMasked
@@ -41,7 +42,7 @@ const (
 
 var reasonNames = [NumReasons]string{
 	"ok", "datagram", "source", "late", "length", "magic", "version", "type", "reserved",
-	"unknown-key", "forged", "malformed", "stale", "repeat", "pending", "not-allowed", "after-kill", "masked",
+	"unknown-key", "forged", "malformed", "stale", "repeat", "pending", "budget", "not-allowed", "after-kill", "masked",
 	"busy", "vetoed", "other-request",
 }
 

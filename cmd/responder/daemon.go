@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -41,12 +42,15 @@ const (
 	reopenWait = time.Second
 	flushWait  = time.Second
 	rulesWait  = 3 * time.Second
-	// niceBusy is the priority of the thread that serves busy sources: a
-	// flood may have what others leave.
-	niceBusy = 19
+	// processors is two read loops, the runner and one to spare, however many
+	// CPUs there are. A thread that returns from a system call runs Go code
+	// only when one of these is free, and one is taken away from another only
+	// after up to 10 ms: with two, a flooded busy lane holds up quiet lane and
+	// runner, whatever their priority. Each costs memory for its caches.
+	processors = 4
 	// The heap is a few hundred KiB; collecting rarely costs little memory,
 	// and a limit keeps the whole process small.
-	memoryLimit = 8 << 20
+	memoryLimit = 9 << 20
 )
 
 // daemon is netsysrqd run: the packet path and what keeps it honest.
@@ -71,7 +75,6 @@ type lane struct {
 	*gate.Lane
 	name   string
 	number uint16
-	nice   int
 	queue  atomic.Pointer[nfq.Queue] // nil while it is lost
 	// Packets that the kernel dropped: those of queues that are closed, and
 	// how many a summary has named.
@@ -95,6 +98,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, configPath string, stder
 // startDaemon takes all that needs root, then gives root up.
 func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daemon, error) {
 	debug.SetMemoryLimit(memoryLimit)
+	runtime.GOMAXPROCS(processors)
 	d := &daemon{cfg: cfg, configPath: configPath, level: new(slog.LevelVar)}
 	d.level.Set(cfg.Log.Level)
 	var err error
@@ -145,7 +149,7 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 	d.warnOfRules()
 	d.lanes = []*lane{
 		{Lane: d.gate.Lane(), name: "quiet", number: cfg.Queue},
-		{Lane: d.gate.Lane(), name: "busy", number: cfg.Queue + 1, nice: niceBusy},
+		{Lane: d.gate.Lane(), name: "busy", number: cfg.Queue + 1},
 	}
 	if d.statistics, err = nfq.OpenStatistics(); err != nil {
 		return nil, fmt.Errorf("open the kernel's list of queues: %w", err)
@@ -172,7 +176,6 @@ func (d *daemon) open(l *lane) error {
 	q, err := nfq.Open(nfq.Config{
 		Queue:      l.number,
 		Handler:    l.Handle,
-		Nice:       l.nice,
 		OnStart:    func() error { return d.demote(l) },
 		Statistics: d.statistics,
 		Logger:     d.log.With("lane", l.name),
@@ -185,12 +188,14 @@ func (d *daemon) open(l *lane) error {
 }
 
 // demote takes real-time scheduling, which the unit may give to every thread,
-// from the lane that a flood can keep busy.
+// from the lane that a flood can keep busy. It gets no less than an ordinary
+// thread: it may hold a lock that the quiet lane waits for, and among its
+// packets are those of an operator whose address is spoofed.
 func (d *daemon) demote(l *lane) error {
-	if l.nice == 0 {
+	if l == d.lanes[0] {
 		return nil
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(l.nice)}, 0)
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}, 0)
 }
 
 // loadKeys puts the key files in force, or changes nothing.

@@ -50,15 +50,17 @@ func TestStatus(t *testing.T) {
 
 func TestLossless(t *testing.T) {
 	in(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t, func(w *world, _ *fakehost.Config) { w.skew = -time.Hour })
 		o := w.run(t, "n,s,u,b")
 		wantKind(t, o, Accepted)
 		wantRuns(t, w, 1)
 		if o.Sent != 2 || o.OnePacket || o.RoundTrip != 2*latency || o.Elapsed != 4*latency {
 			t.Errorf("outcome %+v", o)
 		}
-		if r := w.packets(ChallengeForm)[0].request; r.Time != 0 {
-			t.Error("the form with a challenge carries a time")
+		// The host's time, so that the form is new to it whatever our clock says.
+		sent := w.packets(ChallengeForm)[0]
+		if d := time.Duration(sent.request.Time - w.hostTime(sent.at)); d.Abs() > latency {
+			t.Errorf("the form with a challenge carries a time that is %v off the host's", d)
 		}
 	})
 }
@@ -80,7 +82,8 @@ func TestStatusLost(t *testing.T) {
 	})
 }
 
-// The reply to the run is lost; a repeat of the same bytes brings it again.
+// The reply to the run is lost; a repeat brings it again. Each is sealed anew,
+// so that no recording can stand in its way.
 func TestReplyLost(t *testing.T) {
 	in(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -92,8 +95,14 @@ func TestReplyLost(t *testing.T) {
 			t.Error("not a repeat")
 		}
 		runs := w.packets(ChallengeForm)
-		if len(runs) != 3 || runs[0].packet != runs[2].packet {
-			t.Errorf("%d packets of the run, or other bytes", len(runs))
+		if len(runs) != 3 {
+			t.Fatalf("%d packets of the run", len(runs))
+		}
+		for i, r := range runs[1:] {
+			before := runs[i].request
+			if r.request.ID != before.ID || r.request.Challenge != before.Challenge || r.request.Time <= before.Time {
+				t.Errorf("repeat %d: %+v after %+v", i+1, r.request, before)
+			}
 		}
 	})
 }

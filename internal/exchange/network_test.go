@@ -71,6 +71,11 @@ func newWorld(t *testing.T, change func(*world, *fakehost.Config)) *world {
 	return w
 }
 
+// hostTime is what the host's clock shows so long after the world began.
+func (w *world) hostTime(at time.Duration) uint64 {
+	return uint64(w.started.Add(at + w.skew).UnixNano())
+}
+
 func (w *world) run(t *testing.T, sequence string) *Outcome {
 	t.Helper()
 	steps, err := auth.ParseSteps(sequence)

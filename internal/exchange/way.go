@@ -101,6 +101,9 @@ func (w *way) due(now uint64) (out []datagram) {
 		w.newForm(now, auth.Challenge{})
 	}
 	if w.out.RunSent && w.repeat.due(now) {
+		if w.form == ChallengeForm {
+			w.seal()
+		}
 		out = append(out, datagram{w.form, w.packet, w.repeat.newPort()})
 	}
 	return out
@@ -137,21 +140,30 @@ func (w *way) wantsTime(now uint64) bool {
 
 // newForm seals a form of the run, to be sent from now on.
 func (w *way) newForm(now uint64, c auth.Challenge) {
-	r := w.intent
-	r.Challenge = c
 	if c == (auth.Challenge{}) {
-		r.Time = w.clock.Real()
-		w.dated = r.Time
+		w.dated = w.clock.Real()
 		w.form, w.out.OnePacket = TimeForm, true
+		r := w.intent
+		r.Time = w.dated
+		w.packet = w.sealer.SealRequest(&r)
 	} else {
 		w.form, w.asking = ChallengeForm, false
 		w.taken = append(w.taken, c)
 	}
-	w.packet = w.sealer.SealRequest(&r)
 	w.repeat = schedule{begun: now}
 	if !w.out.RunSent {
 		w.out.RunSent, w.first = true, now
 	}
+}
+
+// seal seals the form with the newest challenge for this moment. The challenge
+// alone makes it fresh, and only once; the time, on the host's clock, shows the
+// host that this is no recording, so that it answers whatever else comes.
+func (w *way) seal() {
+	r := w.intent
+	r.Challenge = w.taken[len(w.taken)-1]
+	r.Time = w.clock.Real() + uint64(w.out.Difference)
+	w.packet = w.sealer.SealRequest(&r)
 }
 
 // receive takes a datagram from the network, whatever it is, and overwrites it.

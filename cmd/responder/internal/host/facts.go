@@ -83,9 +83,9 @@ func sysrq() uint16 {
 	if err != nil {
 		return auth.SysrqUnknown
 	}
-	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
+	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
 	if err != nil {
 		return auth.SysrqUnknown
 	}
-	return uint16(v)
+	return uint16(min(v, auth.SysrqUnknown-1))
 }

@@ -146,6 +146,9 @@ func measure(ctx context.Context, o *options, t *table, progress io.Writer) (err
 	defer os.RemoveAll(dir)
 
 	t.note("Linux %s, %d CPUs; the clock is the real one, but adjtimex answers the daemon that it is synchronised", kernel(), runtime.NumCPU())
+	if o.realtime > 0 {
+		t.note("in the floods the daemon has SCHED_FIFO %d, as a unit gives it; -realtime 0 measures without", o.realtime)
+	}
 	b := &bench{options: o, table: t, progress: progress}
 	b.say("bench: building")
 	if b.references, err = compile(ctx, o.reference, dir); err != nil {

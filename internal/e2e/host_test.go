@@ -60,6 +60,7 @@ type host struct {
 	began    int           // where in the log this daemon begins
 
 	ahead    time.Duration // what setClock set
+	stderr   *os.File      // where the log goes instead of the file log, if set
 	fakeBoot bool          // the daemon reads its boot id from the file boot
 
 	mu      sync.Mutex
@@ -304,6 +305,9 @@ func (h *host) tryStart() error {
 	}
 	cmd := exec.Command("ip", append([]string{"netns", "exec", h.lab.Server}, args...)...)
 	cmd.Stderr = log
+	if h.stderr != nil {
+		cmd.Stderr = h.stderr
+	}
 	cmd.Env = append(os.Environ(), "NETSYSRQ_TEST_CLOCK="+h.clock)
 	if err := cmd.Start(); err != nil {
 		return err
@@ -314,6 +318,9 @@ func (h *host) tryStart() error {
 		close(exited)
 	}()
 	h.daemon, h.exited = cmd, exited
+	if h.stderr != nil {
+		return nil // who asks it will see when it is ready
+	}
 	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		b, err := os.ReadFile(h.log)
 		if err != nil {

@@ -213,6 +213,32 @@ func TestReload(t *testing.T) {
 	}
 	works(h.alice, "j")
 
+	t.Log("a removed key is dead whatever is wrong with another file")
+	carol, id := h.enrolNew("carol", "f")
+	h.reload("reloaded")
+	works(carol, "f")
+	h.write(broken, "operator = \"zoe\"\n", 0o600)
+	h.must(h.run(h.lab.Server, h.bin.responder, "--config", h.config, "keys", "remove", id.String()))
+	h.reload("reload: keys not taken, the old ones stay")
+	ask := p.status()
+	packet = carol.SealRequest(&ask)
+	p.send(packet[:])
+	if _, ok := p.receive(carol, 500e6, ask.ID); ok {
+		t.Error("a removed key was answered")
+	}
+	works(h.alice, "h")
+
+	t.Log("the daemon starts without the broken key, and with the others")
+	h.stop()
+	if n := h.counted()["unknown-key"]; n != 2 {
+		t.Errorf("%d packets of unknown keys were counted, want 2", n)
+	}
+	h.start()
+	works(h.alice, "m")
+	h.wantLines("key not in force", 1)
+	os.Remove(broken)
+	pid = h.daemon.Process.Pid
+
 	t.Log("dry_run")
 	h.configure("dry_run", "true")
 	h.reload("reloaded")
@@ -227,7 +253,36 @@ func TestReload(t *testing.T) {
 		t.Error("another daemon")
 	}
 	h.stop()
-	if n := h.counted()["unknown-key"]; n != 1 {
-		t.Errorf("%d packets of unknown keys were counted, want 1", n)
+}
+
+// TestNobodyReadsTheLog: the daemon obeys although its log goes to a pipe that
+// nobody reads, and although that pipe is then closed.
+func TestNobodyReadsTheLog(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, plain)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	h.stderr = w
+	h.start()
+	w.Close()
+	p := h.peer(v4)
+	// More lines than a pipe holds: 64 KiB.
+	done := ""
+	for range 150 {
+		for _, key := range "abcd" {
+			if r := p.do(h.alice, string(key), 0); r.Result != auth.Accepted {
+				t.Fatalf("after %d steps: %v", len(done), r.Result)
+			}
+			done += string(key)
+			h.wantTriggered(done)
+		}
+	}
+	r.Close()
+	if r := p.do(h.alice, "f", 0); r.Result != auth.Accepted {
+		t.Fatalf("with a closed log: %v", r.Result)
+	}
+	h.wantTriggered(done + "f")
+	h.alive()
 }

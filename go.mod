@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/florianl/go-nfqueue/v2 v2.1.0
 	github.com/google/go-cmp v0.7.0
+	github.com/mdlayher/genetlink v1.4.0
 	github.com/mdlayher/netlink v1.11.2
 	github.com/mdlayher/sdnotify v1.0.0
 	github.com/pelletier/go-toml/v2 v2.4.3

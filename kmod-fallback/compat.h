@@ -14,14 +14,15 @@
 #include <linux/math64.h>
 #include <linux/string.h>
 #include <linux/types.h>
+#include <linux/version.h>
 #include <crypto/chacha20poly1305.h>
-#if __has_include("linux/unaligned.h")
-#include <linux/unaligned.h>	/* from 6.12 */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+#include <linux/unaligned.h>
 #else
 #include <asm/unaligned.h>
 #endif
-#if __has_include("crypto/utils.h")
-#include <crypto/utils.h>	/* crypto_memneq() from 6.4 */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#include <crypto/utils.h>	/* crypto_memneq() */
 #else
 #include <crypto/algapi.h>
 #endif

@@ -7,7 +7,7 @@ GOFLAGS_BUILD := -trimpath -buildvcs=false
 FUZZTIME  ?= 30s
 REFERENCE ?= ../shared/bench
 
-.PHONY: help build deps demo demo-netns test check unit race integration model vectors bench fuzz clean
+.PHONY: help build deps demo demo-netns test check unit race integration model vmtest vectors bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +41,10 @@ integration: deps ## tests in network namespaces (root)
 
 model: deps ## check the model of the ledger and that it notices each rule's removal
 	@.ci/test model
+
+vmtest: ## tests on a real kernel in QEMU: KERNEL=6.1 (default), 5.10, 6.12 or 7.2
+	@.ci/deps vm
+	go test -tags vm -count=1 -timeout 25m $(VMFLAGS) ./internal/vm
 
 vectors: ## write auth/testdata/vectors anew
 	go run ./auth/testdata/gen

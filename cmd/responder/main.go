@@ -110,6 +110,8 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 		return c.rules(ctx, args)
 	case "keys":
 		return c.keys(args)
+	case "load-keys":
+		return c.loadKeys(args)
 	case "help":
 		fmt.Fprint(c.stdout, usage)
 		return nil

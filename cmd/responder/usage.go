@@ -10,6 +10,7 @@ const usage = `Usage:
     netsysrqd [--config FILE] keys add [OPERATOR] [--file FILE] [--allow KEYS]
     netsysrqd [--config FILE] keys list [--json]
     netsysrqd [--config FILE] keys remove OPERATOR | KEYID
+    netsysrqd [--config FILE] load-keys
     netsysrqd help | version
 
 netsysrqd lets operators with a key send Magic SysRq commands to this host over
@@ -38,6 +39,9 @@ keys    are the operators of this host. add reads one enrolment line, which
         keys that the line proposes. An operator can have two keys, so that one
         can succeed the other. list shows no secrets.
         After add or remove: systemctl reload netsysrqd
+
+load-keys  gives the keys to the kernel module xt_NETSYSRQ, which then obeys them
+        whether or not a daemon runs. The daemon does not use the module yet.
 
 Options:
     -c, --config FILE    instead of /etc/netsysrq/netsysrqd.toml

@@ -40,8 +40,9 @@ keys    are the operators of this host. add reads one enrolment line, which
         can succeed the other. list shows no secrets.
         After add or remove: systemctl reload netsysrqd
 
-load-keys  gives the keys to the kernel module xt_NETSYSRQ, which then obeys them
-        whether or not a daemon runs. The daemon does not use the module yet.
+load-keys
+        gives the keys to the kernel module xt_NETSYSRQ, which then obeys
+        them whether or not a daemon runs. The daemon does not use it yet.
 
 Options:
     -c, --config FILE    instead of /etc/netsysrq/netsysrqd.toml

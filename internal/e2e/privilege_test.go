@@ -229,6 +229,9 @@ func TestReload(t *testing.T) {
 	works(h.alice, "h")
 
 	t.Log("the daemon starts without the broken key, and with the others")
+	if h.daemon.Process.Pid != pid {
+		t.Error("another daemon")
+	}
 	h.stop()
 	if n := h.counted()["unknown-key"]; n != 2 {
 		t.Errorf("%d packets of unknown keys were counted, want 2", n)

@@ -36,24 +36,7 @@ func extension(t *testing.T) string {
 // was never started.
 func newArmedHost(t *testing.T, l *vm.Linux, ko, so string) *host {
 	t.Helper()
-	master := auth.NewMaster()
-	key, err := master.HostKey(hostName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	allow, err := auth.ParseKeySet("nsubw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	enrolment := auth.Enrolment{Operator: "alice", Host: hostName, Allow: allow, Key: key}
-	tree := vm.NewTree()
-	tree.Copy("/usr/sbin/netsysrqd", build(t, "netsysrq/cmd/responder"))
-	tree.Write("/etc/netsysrq/netsysrqd.toml", 0o644, []byte(config))
-	tree.Write("/etc/machine-id", 0o644, []byte("0123456789abcdef0123456789abcdef\n"))
-	tree.Write("/run/enrolment", 0o600, []byte(enrolment.Line()+"\n"))
-	if err := tree.Iptables(); err != nil {
-		t.Skip(err)
-	}
+	tree, sealer := guestTree(t, "nsubw")
 	tree.Copy("/usr/lib/x86_64-linux-gnu/xtables/libxt_NETSYSRQ.so", so)
 	opt := vm.Options{Kernel: l, Modules: []string{ko}, Tree: tree, Setup: [][]string{
 		{"netsysrqd", "keys", "add", "--file", "/run/enrolment"},
@@ -64,7 +47,7 @@ func newArmedHost(t *testing.T, l *vm.Linux, ko, so string) *host {
 		rule := []string{iptables, "-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "9", "-m", "addrtype", "--dst-type", "LOCAL"}
 		opt.Setup = append(opt.Setup, append(rule[:len(rule):len(rule)], "-j", "NETSYSRQ"), append(rule[:len(rule):len(rule)], "-j", "DROP"))
 	}
-	return &host{t, vm.New(t, opt), auth.NewSealer(&key)}
+	return &host{t, vm.New(t, opt), sealer}
 }
 
 // resets asks for a reboot and wants the kernel's sealed answer and then the

@@ -48,16 +48,16 @@ iptables = "legacy"
 format = "json"
 `
 
-// newHost boots a host. The bench's options are the caller's, but for what
-// the daemon needs.
-func newHost(t *testing.T, opt vm.Options) *host {
+// guestTree is what a host has: netsysrqd, its configuration, iptables, and an
+// enrolment of alice, who may use the given SysRq keys.
+func guestTree(t *testing.T, allowed string) (*vm.Tree, *auth.Sealer) {
 	t.Helper()
 	master := auth.NewMaster()
 	key, err := master.HostKey(hostName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	allow, err := auth.ParseKeySet("0123456789abcdefghijklmnopqrstuvwxyz")
+	allow, err := auth.ParseKeySet(allowed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +71,14 @@ func newHost(t *testing.T, opt vm.Options) *host {
 	if err := tree.Iptables(); err != nil {
 		t.Skip(err)
 	}
+	return tree, auth.NewSealer(&key)
+}
+
+// newHost boots a host. The bench's options are the caller's, but for what
+// the daemon needs.
+func newHost(t *testing.T, opt vm.Options) *host {
+	t.Helper()
+	tree, sealer := guestTree(t, "0123456789abcdefghijklmnopqrstuvwxyz")
 	opt.Tree = tree
 	opt.Setup = [][]string{
 		{"netsysrqd", "keys", "add", "--file", "/run/enrolment"},
@@ -78,7 +86,7 @@ func newHost(t *testing.T, opt vm.Options) *host {
 	}
 	m := vm.New(t, opt)
 	t.Logf("%s: set up after %.1f s", opt.Kernel.Release, time.Since(m.Started).Seconds())
-	return &host{t, m, auth.NewSealer(&key)}
+	return &host{t, m, sealer}
 }
 
 // start starts the daemon and waits until it is ready.

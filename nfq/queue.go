@@ -65,8 +65,6 @@ type Config struct {
 	ReceiveBuffer int
 	// Handler is called for each packet.
 	Handler Handler
-	// Nice is the nice value of the thread of Run; 0 leaves it as it is.
-	Nice int
 	// OnStart is called on the thread of Run, which serves nothing else
 	// and ends with it, before the first packet is read; an error ends Run.
 	OnStart func() error

@@ -457,8 +457,10 @@ func TestThreadOfRun(t *testing.T) {
 	got := make(chan string, 1)
 	thread := 0
 	q := open(t, lab, nfq.Config{
-		Nice:    5,
-		OnStart: func() error { thread = unix.Gettid(); return nil },
+		OnStart: func() error {
+			thread = unix.Gettid()
+			return unix.Setpriority(unix.PRIO_PROCESS, 0, 5)
+		},
 		Handler: func(*nfq.Packet) nfq.Verdict {
 			// The system call returns 20 - nice.
 			priority, err := unix.Getpriority(unix.PRIO_PROCESS, 0)

@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -83,11 +81,6 @@ func (q *Queue) wake() {
 }
 
 func (q *Queue) loop(ctx context.Context) error {
-	if q.cfg.Nice != 0 {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, q.cfg.Nice); err != nil {
-			return fmt.Errorf("set nice value %d: %w", q.cfg.Nice, err)
-		}
-	}
 	if q.cfg.OnStart != nil {
 		if err := q.cfg.OnStart(); err != nil {
 			return err

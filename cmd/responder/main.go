@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -19,6 +18,7 @@ import (
 
 	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/hint"
+	"netsysrq/internal/version"
 )
 
 func main() {
@@ -88,12 +88,12 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 	// What follows the subcommand is the subcommand's.
 	flags := pflag.NewFlagSet("netsysrqd", pflag.ContinueOnError)
 	flags.SetInterspersed(false)
-	version := flags.BoolP("version", "V", false, "")
+	showVersion := flags.BoolP("version", "V", false, "")
 	args, err := c.parse(flags, args, -1)
 	if err != nil {
 		return err
 	}
-	if *version {
+	if *showVersion {
 		args = []string{"version"}
 	}
 	if len(args) == 0 {
@@ -116,7 +116,7 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 		fmt.Fprint(c.stdout, usage)
 		return nil
 	case "version":
-		fmt.Fprintln(c.stdout, "netsysrqd", buildVersion())
+		fmt.Fprintln(c.stdout, "netsysrqd", version.String())
 		return nil
 	}
 	return usagef("unknown command %q", name)
@@ -167,17 +167,4 @@ func subcommand(name string, args []string, known ...string) (string, []string, 
 		}
 	}
 	return "", nil, usagef("%s: unknown command %q, known are: %s", name, args[0], list)
-}
-
-// release is set by the linker in a packaged build.
-var release string
-
-func buildVersion() string {
-	if release != "" {
-		return release
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

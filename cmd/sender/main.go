@@ -11,10 +11,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/version"
 )
 
 // Exit codes, listed in the help text.
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, w world) int {
 	case o.help:
 		return w.help(o)
 	case o.version:
-		fmt.Fprintf(w.stdout, "netsysrq %s, protocol version 1\n", version())
+		fmt.Fprintf(w.stdout, "netsysrq %s, protocol version 1\n", version.String())
 		return exitOK
 	}
 	code, err := o.command.run(ctx, w, o)
@@ -100,17 +100,4 @@ func (w world) fail(err error) int {
 // note tells something that does not end the command.
 func (w world) note(format string, args ...any) {
 	fmt.Fprintf(w.stderr, "netsysrq: "+format+"\n", args...)
-}
-
-// buildVersion is set by the package build (-ldflags -X).
-var buildVersion string
-
-func version() string {
-	if buildVersion != "" {
-		return buildVersion
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
 }

@@ -11,6 +11,7 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/version"
 )
 
 // words says in one plain line what became of the host, with hints where it
@@ -133,7 +134,7 @@ func (r *result) refusedWords() (line string, hints []string) {
 		return fmt.Sprintf("busy: %d sequences of this key are running or waiting", auth.Active),
 			[]string{fmt.Sprintf("netsysrq cancel %s drops them", r.options.host)}
 	case auth.Malformed:
-		return "malformed: the host could open the request but not read it", []string{"its netsysrq may be another version than " + version()}
+		return "malformed: the host could open the request but not read it", []string{"its netsysrq may be another version than " + version.String()}
 	}
 	return r.staleWords(), []string{"without --one-packet no clock matters"}
 }

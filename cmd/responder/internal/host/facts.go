@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"netsysrq/auth"
-	"netsysrq/internal/clock"
 )
 
 // Facts are the parts of a reply that describe the host. They cost file reads
@@ -28,9 +27,6 @@ type Facts struct {
 func ReadFacts() Facts {
 	return Facts{Load: load(), Free: free(), Sysrq: sysrq()}
 }
-
-// Uptime is the time since boot in seconds.
-func Uptime() uint32 { return uint32(min(clock.Boot()/1e9, 1<<32-1)) }
 
 // BootID reads the kernel's random/boot_id.
 func BootID() (id auth.BootID, err error) {

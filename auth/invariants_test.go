@@ -121,7 +121,7 @@ func (w *world) event(op, arg byte) {
 	case 14:
 		if len(w.pending) > 0 {
 			id := w.pending[int(arg)%len(w.pending)]
-			if d, ok := w.ledger.Settle(w.now(), w.key, id, arg%4 == 0); ok && d.Run {
+			if d, ok := w.ledger.Settle(w.now(), w.key, id, []Settlement{Forbidden, Taken, Deadline, Taken}[arg%4]); ok && d.Run {
 				if w.ran[id]++; w.ran[id] > 1 {
 					w.t.Fatalf("request %x runs for the %d. time", id[:2], w.ran[id])
 				}

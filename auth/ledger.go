@@ -79,6 +79,7 @@ type entry struct {
 	result   Result
 	flags    ReplyFlags
 	mask     uint8
+	by       Executor
 	bar      uint64 // real()
 	seen     uint64 // boot()
 	answered uint64 // boot()
@@ -96,6 +97,8 @@ type Decision struct {
 	Challenge Challenge
 	// Age is the ledger age of the reply, in seconds.
 	Age uint16
+	// By is whose word settled it, zero: it was never pending.
+	By Executor
 	// Run reports that the steps are to be run. Pending reports that the
 	// answer is owed only when the request is settled.
 	Run, Pending bool
@@ -216,7 +219,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		if e.state == pending {
 			return Decision{Reason: ReasonPending, Silent: true}
 		}
-		d := Decision{Reason: ReasonRepeat, Result: e.result, Flags: e.flags | Repeat | l.trusted(), Mask: e.mask, Age: a.age(now)}
+		d := Decision{Reason: ReasonRepeat, Result: e.result, Flags: e.flags | Repeat | l.trusted(), Mask: e.mask, By: e.by, Age: a.age(now)}
 		if e.source == from && sat(now.Boot, e.answered) >= uint64(Refill) {
 			e.answered = now.Boot
 		} else {
@@ -301,10 +304,20 @@ func (l *Ledger) decide(now Instant, a *account, e *entry, p *Request) Decision 
 	return d
 }
 
+// Settlement is how the pending state of a request ends.
+type Settlement uint8
+
+// Settlements.
+const (
+	Taken     Settlement = iota // by the daemon
+	Forbidden                   // by the daemon
+	Deadline                    // by nobody's word in time
+)
+
 // Settle ends the pending state of a request, exactly once, and returns the
 // answer that is now owed. It reports false if nothing is pending under that
 // id, which is "late".
-func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, veto bool) (Decision, bool) {
+func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, how Settlement) (Decision, bool) {
 	l.look(now)
 	e := l.entry(id, request)
 	if e == nil || e.state != pending {
@@ -315,11 +328,15 @@ func (l *Ledger) Settle(now Instant, id KeyID, request RequestID, veto bool) (De
 	if !d.Run {
 		e.state = final
 	}
-	if veto {
+	e.by = Daemon
+	if how == Deadline {
+		e.by = Kernel
+	}
+	if how == Forbidden {
 		e.state, e.result, e.flags, e.mask = final, Vetoed, 0, 0
 		d = Decision{Reason: ReasonVetoed}
 	}
-	d.Result, d.Flags, d.Mask = e.result, e.flags|l.trusted(), e.mask
+	d.Result, d.Flags, d.Mask, d.By = e.result, e.flags|l.trusted(), e.mask, e.by
 	d.Age = l.keys[id].age(now)
 	return d, true
 }

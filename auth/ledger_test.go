@@ -229,7 +229,11 @@ func (s *script) one(f, want []string) {
 			s.fatalf("floor is %d ns, want %d (%+v)", got, w, time.Duration(got-w))
 		}
 	case "settle":
-		d, ok := s.ledger.Settle(now, keyID(arg(1)), id(arg(2)), arg(3) == "vetoed")
+		how, known := map[string]Settlement{"taken": Taken, "vetoed": Forbidden, "deadline": Deadline}[arg(3)]
+		if !known {
+			s.fatalf("unknown settlement %q", arg(3))
+		}
+		d, ok := s.ledger.Settle(now, keyID(arg(1)), id(arg(2)), how)
 		if !ok {
 			if want[0] != "late" {
 				s.fatalf("settled too late, want %v", want)
@@ -334,6 +338,7 @@ func (s *script) compare(d *Decision, want []string) {
 			got["mask"] = strconv.Itoa(int(d.Mask))
 		}
 		got["age"] = strconv.Itoa(int(d.Age))
+		got["by"] = d.By.String()
 		for w := range strings.SplitSeq(d.Flags.String(), ",") {
 			if w == "clock-trusted" {
 				w = "trusted"
@@ -351,8 +356,10 @@ func (s *script) compare(d *Decision, want []string) {
 		}
 		expected[name] = v
 	}
-	if _, asked := expected["age"]; !asked {
-		delete(got, "age")
+	for _, name := range []string{"age", "by"} {
+		if _, asked := expected[name]; !asked {
+			delete(got, name)
+		}
 	}
 	if fmt.Sprint(got) != fmt.Sprint(expected) {
 		s.fatalf("answer %v, want %v", got, expected)

@@ -149,7 +149,7 @@ func (r Result) String() string {
 	return "unknown"
 }
 
-// Executor says who ran a request.
+// Executor says whose word an answer is: the daemon's, or that of the kernel alone.
 type Executor uint8
 
 // Executors.
@@ -178,13 +178,14 @@ const (
 	Rehearsed    ReplyFlags = 1 << 1
 	DryRun       ReplyFlags = 1 << 2
 	ClockTrusted ReplyFlags = 1 << 3
+	Armed        ReplyFlags = 1 << 4 // the kernel module answers, and would while processes hang
 
-	replyFlags = Repeat | Rehearsed | DryRun | ClockTrusted
+	replyFlags = Repeat | Rehearsed | DryRun | ClockTrusted | Armed
 )
 
 // String returns the flags' words, separated by commas.
 func (f ReplyFlags) String() string {
-	return words(uint8(f), "repeat", "rehearsed", "dry-run", "clock-trusted")
+	return words(uint8(f), "repeat", "rehearsed", "dry-run", "clock-trusted", "armed")
 }
 
 func words(flags uint8, names ...string) string {

@@ -28,6 +28,7 @@
 #define NSRQ_UNSAID	200	/* ms after which a run waits no more for its reply */
 #define NSRQ_LAG	40	/* ms that the tick leaves to the thread */
 #define NSRQ_SKIP	1000	/* ms after which a step that only the thread may do is left out */
+#define NSRQ_SILENCE	3000	/* ms after which a daemon that was not heard counts as silent */
 #define NSRQ_DUMP	10000	/* ms for which a dump that the thread is printing is waited for */
 
 /* Who sent a packet, and the address of ours that it was sent to. */
@@ -66,7 +67,9 @@ struct nsrq_job {
 	u32 watch;		/* what was done last is awaited, 0: is not */
 	u64 serial;
 	u64 order;
+	u64 came;		/* boot(), when it was received */
 	u64 due;		/* boot(), when the phase or step ends */
+	u64 claimed;		/* boot(), of the last step */
 	struct nsrq_request request;
 	struct nsrq_letter letter;
 };
@@ -77,6 +80,7 @@ struct nsrq_event {
 	u8 by;			/* enum netsysrq_by */
 	u8 reason;		/* enum nsrq_reason */
 	u8 step;
+	u32 ms;			/* how long it took, see the spec */
 	struct nsrq_answer answer;
 	u8 flags;
 	u8 key_id[NSRQ_KEY_ID_SIZE];
@@ -96,6 +100,7 @@ struct nsrq_host {
 	u32 letter_first, letter_count;
 	struct nsrq_event events[NSRQ_EVENTS];
 	u32 event_next;		/* number of the next event, from 1 */
+	u32 event_read;		/* the next that a daemon has not read */
 	u64 serial;		/* of the last job */
 	u64 order;		/* of the last job that was settled */
 	u32 watch;		/* the last thing that was awaited */

@@ -236,7 +236,7 @@ static int put_key(struct sk_buff *skb, const struct brief *b)
 
 static int get_status(struct sk_buff *request, struct genl_info *info)
 {
-	u32 deadline, daemon, seq, jobs = 0, silent = 0xffff;
+	u32 deadline, daemon, seq, read, jobs = 0, silent = 0xffff;
 	struct brief keys[NSRQ_KEYS];
 	u8 boot_id[NSRQ_BOOT_ID_SIZE];
 	const struct nsrq_account *a;
@@ -265,6 +265,7 @@ static int get_status(struct sk_buff *request, struct genl_info *info)
 	deadline = nsrq.deadline;
 	daemon = nsrq.daemon;
 	seq = nsrq.event_next;
+	read = nsrq.event_read;
 	if (nsrq.heard)
 		silent = min_t(u64, silent, div_u64(now.boot - nsrq.heard,
 						    NSEC_PER_SEC));
@@ -279,7 +280,8 @@ static int get_status(struct sk_buff *request, struct genl_info *info)
 	      nla_put_u32(skb, NETSYSRQ_A_SILENT, silent) ||
 	      nla_put_u32(skb, NETSYSRQ_A_SYSRQ, sysrq_mask()) ||
 	      nla_put_u32(skb, NETSYSRQ_A_JOBS, jobs) ||
-	      nla_put_u32(skb, NETSYSRQ_A_SEQ, seq) || put_counters(skb);
+	      nla_put_u32(skb, NETSYSRQ_A_SEQ, seq) ||
+	      nla_put_u32(skb, NETSYSRQ_A_READ, read) || put_counters(skb);
 	for (i = 0; !err && i < n; i++)
 		err = put_key(skb, &keys[i]);
 	return finish(skb, head, info, err);
@@ -309,7 +311,8 @@ static int put_event(struct sk_buff *skb, u32 seq, const struct nsrq_event *e)
 	    nla_put_u8(skb, NETSYSRQ_A_EVENT_FLAGS, e->flags) ||
 	    nla_put(skb, NETSYSRQ_A_EVENT_ADDR, size, &e->peer.addr) ||
 	    nla_put_be16(skb, NETSYSRQ_A_EVENT_PORT, e->peer.port) ||
-	    nla_put_u32(skb, NETSYSRQ_A_EVENT_IFINDEX, e->peer.ifindex))
+	    nla_put_u32(skb, NETSYSRQ_A_EVENT_IFINDEX, e->peer.ifindex) ||
+	    nla_put_u32(skb, NETSYSRQ_A_EVENT_MS, e->ms))
 		return -EMSGSIZE;
 	nla_nest_end(skb, nest);
 	return 0;
@@ -346,6 +349,11 @@ static int get_events(struct sk_buff *request, struct genl_info *info)
 	}
 	err = err || nla_put_u32(skb, NETSYSRQ_A_SEQ, seq) ||
 	      nla_put_u32(skb, NETSYSRQ_A_LOST, lost);
+	/* The next daemon goes on where this one came to. */
+	enter(info);
+	if (!err && nsrq.daemon == info->snd_portid)
+		nsrq.event_read = seq;
+	leave();
 	return finish(skb, head, info, err);
 }
 
@@ -373,12 +381,37 @@ static struct genl_family family __ro_after_init = {
 	.module		= THIS_MODULE,
 };
 
+/* A daemon that has gone need not be waited for to fall silent. */
+static int socket_closed(struct notifier_block *nb, unsigned long event, void *p)
+{
+	const struct netlink_notify *n = p;
+
+	if (event != NETLINK_URELEASE || n->protocol != NETLINK_GENERIC ||
+	    !net_eq(n->net, &init_net))
+		return NOTIFY_DONE;
+	raw_spin_lock_irq(&nsrq.lock);
+	if (nsrq.daemon == n->portid)
+		nsrq.daemon = 0;
+	raw_spin_unlock_irq(&nsrq.lock);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block sockets = { .notifier_call = socket_closed };
+
 int nsrq_netlink_init(void)
 {
-	return genl_register_family(&family);
+	int err = netlink_register_notifier(&sockets);
+
+	if (err)
+		return err;
+	err = genl_register_family(&family);
+	if (err)
+		netlink_unregister_notifier(&sockets);
+	return err;
 }
 
 void nsrq_netlink_exit(void)
 {
 	genl_unregister_family(&family);
+	netlink_unregister_notifier(&sockets);
 }

@@ -111,7 +111,7 @@ static void seal(u8 *packet, const struct errand *e)
 	struct nsrq_reply r = {
 		.time = now.real,
 		.answer = e->letter.answer,
-		.executor = NSRQ_KERNEL,
+		.executor = e->letter.answer.by,
 		.uptime = div_u64(now.boot, NSEC_PER_SEC),
 		.age = e->letter.age,
 		.load = ((u64)avenrun[0] * 100) >> FSHIFT,
@@ -123,6 +123,10 @@ static void seal(u8 *packet, const struct errand *e)
 
 	if (heard)
 		r.silent = div_u64(max(now.boot, heard) - heard, NSEC_PER_SEC);
+	if (!r.executor)
+		r.executor = heard && now.boot < heard + NSRQ_SILENCE * NSRQ_MS &&
+			     READ_ONCE(nsrq.daemon) ? NSRQ_DAEMON : NSRQ_KERNEL;
+	r.answer.flags |= NSRQ_ARMED;
 	memcpy(r.id, e->letter.id, sizeof(r.id));
 	memcpy(r.challenge, e->letter.challenge, sizeof(r.challenge));
 	memcpy(r.boot_id, nsrq.boot_id, sizeof(r.boot_id));

@@ -22,6 +22,7 @@
 struct nsrq_host nsrq = {
 	.lock = __RAW_SPIN_LOCK_UNLOCKED(nsrq.lock),
 	.event_next = 1,
+	.event_read = 1,
 	.deadline = NSRQ_DEADLINE,
 };
 
@@ -57,6 +58,9 @@ void nsrq_note(u8 kind, u8 by, u8 reason, const struct nsrq_job *job,
 	if (!job)
 		return;
 	e->step = job->next ? job->next - 1 : 0;
+	e->ms = div_u64(now->boot - min(now->boot, job->came), NSRQ_MS);
+	if (kind == NETSYSRQ_EVENT_CONFIRMED || kind == NETSYSRQ_EVENT_UNCONFIRMED)
+		e->ms = div_u64(now->boot - job->claimed, NSRQ_MS);
 	e->answer = job->letter.answer;
 	e->flags = job->request.flags;
 	e->peer = job->letter.peer;
@@ -134,10 +138,13 @@ static void fill(struct nsrq_letter *letter, const struct nsrq_decision *d)
 /* Ends the pending state, by TAKE, VETO or DEADLINE. Under the lock. */
 void nsrq_settle_job(struct nsrq_job *job, const struct nsrq_now *now, u8 by)
 {
+	enum nsrq_settlement how = by == NETSYSRQ_BY_TAKE ? NSRQ_SETTLE_TAKEN :
+				   by == NETSYSRQ_BY_VETO ? NSRQ_SETTLE_VETOED :
+							    NSRQ_SETTLE_DEADLINE;
 	struct nsrq_decision d;
 
 	if (!nsrq_settle(&nsrq.ledger, now, job->letter.handle, job->request.id,
-			 by == NETSYSRQ_BY_VETO, &d)) {
+			 how, &d)) {
 		cut(job, now, NETSYSRQ_BY_REMOVED);
 		return;
 	}
@@ -223,11 +230,13 @@ static void keep(u64 handle, const struct nsrq_request *p,
 
 	/* Only keys that were removed while they ran could use up all jobs. */
 	if (d->pending && job == &scratch)
-		nsrq_settle(&nsrq.ledger, now, handle, p->id, true, d);
+		nsrq_settle(&nsrq.ledger, now, handle, p->id,
+			    NSRQ_SETTLE_VETOED, d);
 	fill(&job->letter, d);
 	if (d->pending) {
 		job->phase = NSRQ_JOB_PENDING;
 		job->serial = ++nsrq.serial;
+		job->came = now->boot;
 		job->due = now->boot + nsrq.deadline * NSRQ_MS;
 	} else if (nsrq.letter_count < NSRQ_LETTERS) {
 		last = nsrq.letter_first + nsrq.letter_count++;
@@ -360,7 +369,6 @@ static u32 watch_seen(int lines)
 struct claim {
 	u8 key;			/* 0: nothing to do but to look again */
 	u32 watch;
-	struct nsrq_event event;
 };
 
 /* Claims the next step if it is due and this hand may take it. */
@@ -397,13 +405,13 @@ static bool claim_step(u8 by, const struct nsrq_now *now, struct claim *c,
 		return true;
 	}
 	job->next++;
+	job->claimed = now->boot;
 	job->due = now->boot + nsrq_wait_ms(step) * NSRQ_MS;
 	if (by == NETSYSRQ_BY_TICK && !tick_may(step->key)) {
 		nsrq_note(NETSYSRQ_EVENT_SKIPPED, by, 0, job, now);
 		return true;
 	}
 	nsrq_note(NETSYSRQ_EVENT_STEP, by, 0, job, now);
-	c->event = nsrq.events[(nsrq.event_next - 1) % NSRQ_EVENTS];
 	if (job->dry) {
 		if (step->key == 's' || step->key == 'u')
 			job->due = now->boot;
@@ -417,16 +425,47 @@ static bool claim_step(u8 by, const struct nsrq_now *now, struct claim *c,
 	return true;
 }
 
+/* Tells the kernel's log what matters on a machine that nobody can log in to. */
+static void tell(const struct nsrq_event *e)
+{
+	static const char *const what[] = {
+		[NETSYSRQ_EVENT_SETTLED] = "no word from the daemon: run by the kernel",
+		[NETSYSRQ_EVENT_UNSAID] = "run, though the answer could not be sent",
+		[NETSYSRQ_EVENT_STEP] = "by the thread",
+		[NETSYSRQ_EVENT_SKIPPED] = "left out, the thread is stuck",
+		[NETSYSRQ_EVENT_CONFIRMED] = "confirmed",
+		[NETSYSRQ_EVENT_UNCONFIRMED] = "not confirmed",
+	};
+	const char *text = e->kind < ARRAY_SIZE(what) ? what[e->kind] : NULL;
+
+	if (!text || e->answer.result != NSRQ_ACCEPTED || e->answer.mask ||
+	    (e->kind == NETSYSRQ_EVENT_SETTLED && e->by != NETSYSRQ_BY_DEADLINE))
+		return;
+	if (e->kind == NETSYSRQ_EVENT_STEP && e->by == NETSYSRQ_BY_TICK)
+		text = "by the tick";
+	if (e->kind <= NETSYSRQ_EVENT_UNSAID)
+		pr_notice_ratelimited("key %8phN: %s: %s, %u ms after the request\n",
+				      e->key_id, e->steps, text, e->ms);
+	else if (e->kind <= NETSYSRQ_EVENT_SKIPPED)
+		pr_notice_ratelimited("key %8phN: step %u of %s, %s, %u ms after the request\n",
+				      e->key_id, e->step + 1, e->steps, text, e->ms);
+	else
+		pr_notice_ratelimited("key %8phN: step %u of %s: %s after %u ms\n",
+				      e->key_id, e->step + 1, e->steps, text, e->ms);
+}
+
 /* Does all that is due, and returns when (boot()) something will be. */
 static u64 advance(u8 by)
 {
+	struct nsrq_event told[4];
 	struct nsrq_job *job;
 	struct nsrq_now now;
 	unsigned long flags;
 	struct claim c;
 	bool more, owed;
+	u32 seen, first;
 	u64 next;
-	u32 seen;
+	int i, n;
 
 	do {
 		seen = watch_seen(by == NETSYSRQ_BY_TICK ? 50 : 200);
@@ -434,6 +473,7 @@ static u64 advance(u8 by)
 		next = NEVER;
 		raw_spin_lock_irqsave(&nsrq.lock, flags);
 		now = nsrq_clocks();
+		first = nsrq.event_next;
 		for (job = nsrq.jobs; job < nsrq.jobs + NSRQ_JOBS; job++) {
 			if (seen && job->watch == seen &&
 			    job->phase == NSRQ_JOB_RUN) {
@@ -456,18 +496,18 @@ static u64 advance(u8 by)
 			}
 		}
 		more = claim_step(by, &now, &c, &next);
+		for (n = 0; n < ARRAY_SIZE(told) && first != nsrq.event_next; n++)
+			told[n] = nsrq.events[first++ % NSRQ_EVENTS];
 		raw_spin_unlock_irqrestore(&nsrq.lock, flags);
 
 		if (owed && by == NETSYSRQ_BY_TICK)
 			tasklet_schedule(&this_cpu_ptr(&nsrq_cpus)->post);
 		else if (owed)
 			post();
+		for (i = 0; i < n; i++)
+			tell(&told[i]);
 		if (!more || !c.key)
 			continue;
-		pr_notice_ratelimited("key %8phN: step %u of %s, by the %s\n",
-				      c.event.key_id, c.event.step + 1,
-				      c.event.steps,
-				      by == NETSYSRQ_BY_TICK ? "tick" : "thread");
 		if (c.watch)
 			watch_from_here(c.watch, c.key);
 		if (by == NETSYSRQ_BY_THREAD)

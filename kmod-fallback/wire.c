@@ -631,11 +631,12 @@ void nsrq_judge(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
 /*
  * Ends the pending state of a request, once: true, and the answer that is now
  * owed; run says whether steps follow. False is "late": nothing is pending
- * under that id, and nothing changed. A deadline is settled like a take.
+ * under that id, and nothing changed.
  */
 bool nsrq_settle(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
-		 const u8 *id, bool veto, struct nsrq_decision *d)
+		 const u8 *id, enum nsrq_settlement how, struct nsrq_decision *d)
 {
+	bool veto = how == NSRQ_SETTLE_VETOED;
 	struct nsrq_account *a = nsrq_account(l, handle);
 	struct nsrq_entry *e = a ? find_entry(a, id) : NULL;
 
@@ -646,6 +647,7 @@ bool nsrq_settle(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
 		return false;
 	if (veto)
 		e->answer = (struct nsrq_answer){ .result = NSRQ_VETOED };
+	e->answer.by = how == NSRQ_SETTLE_DEADLINE ? NSRQ_KERNEL : NSRQ_DAEMON;
 	d->run = !veto && !(e->answer.flags & NSRQ_REHEARSED);
 	e->state = d->run ? NSRQ_STATE_ACTIVE : NSRQ_STATE_FINAL;
 	d->reason = veto ? NSRQ_REASON_VETOED : NSRQ_REASON_OK;

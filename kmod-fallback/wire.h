@@ -65,11 +65,11 @@ enum nsrq_result {
 	NSRQ_REFUSED_SYSRQ, NSRQ_VETOED, NSRQ_BUSY, NSRQ_MALFORMED,
 };
 
-enum nsrq_executor { NSRQ_DAEMON = 1, NSRQ_KERNEL = 2 };
+enum nsrq_executor { NSRQ_NOBODY, NSRQ_DAEMON, NSRQ_KERNEL };
 
 enum nsrq_reply_flag {
 	NSRQ_REPEAT = 1, NSRQ_REHEARSED = 2, NSRQ_DRY_RUN = 4,
-	NSRQ_CLOCK_TRUSTED = 8,
+	NSRQ_CLOCK_TRUSTED = 8, NSRQ_ARMED = 16,
 };
 
 /*
@@ -127,6 +127,7 @@ struct nsrq_answer {
 	u8 result;
 	u8 flags;
 	u8 mask;
+	u8 by;		/* enum nsrq_executor that settled it, or nobody */
 };
 
 /*
@@ -166,6 +167,11 @@ const char *nsrq_reason_name(enum nsrq_reason reason);
 struct nsrq_now {
 	u64 real;	/* CLOCK_REALTIME */
 	u64 boot;	/* CLOCK_BOOTTIME */
+};
+
+/* How the pending state of a request ends: the daemon's word, or none in time. */
+enum nsrq_settlement {
+	NSRQ_SETTLE_TAKEN, NSRQ_SETTLE_VETOED, NSRQ_SETTLE_DEADLINE,
 };
 
 enum nsrq_state {
@@ -239,7 +245,7 @@ void nsrq_judge(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
 		const struct nsrq_request *p, u64 source, const u8 *draw,
 		struct nsrq_decision *d);
 bool nsrq_settle(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
-		 const u8 *id, bool veto, struct nsrq_decision *d);
+		 const u8 *id, enum nsrq_settlement how, struct nsrq_decision *d);
 void nsrq_finish(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
 		 const u8 *id);
 

@@ -39,6 +39,7 @@ const (
 	aSilent
 	aSysrq
 	aJobs
+	aRead
 )
 
 const (
@@ -66,6 +67,7 @@ const (
 	aEventAddr
 	aEventPort
 	aEventIfindex
+	aEventMs
 )
 
 // The counters before are those of the reasons, under the reasons' numbers.

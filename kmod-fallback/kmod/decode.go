@@ -31,6 +31,7 @@ type Status struct {
 	Sysrq        int           // kernel.sysrq
 	Jobs         int           // requests pending or running
 	NextEvent    uint32
+	NextUnread   uint32 // that no daemon has read
 	Keys         []Key
 	// Packets counts by reason. Sent and Lost count replies.
 	Packets    [auth.NumReasons]uint64
@@ -53,6 +54,9 @@ type Event struct {
 	Steps   string // SysRq keys
 	Asked   auth.RequestFlags
 	From    netip.AddrPort
+	// Took is how long a step was waited for (EventConfirmed and
+	// EventUnconfirmed), or else the time since the request came.
+	Took time.Duration
 }
 
 // each calls f for every attribute.
@@ -100,6 +104,8 @@ func (s *Status) decode(b []byte) error {
 			s.Jobs = int(d.Uint32())
 		case aSeq:
 			s.NextEvent = d.Uint32()
+		case aRead:
+			s.NextUnread = d.Uint32()
 		case aKey:
 			var k Key
 			if err := k.decode(d.Bytes()); err != nil {
@@ -197,6 +203,8 @@ func (e *Event) decode(b []byte) error {
 			if b := d.Bytes(); len(b) == 2 {
 				port = binary.BigEndian.Uint16(b)
 			}
+		case aEventMs:
+			e.Took = time.Duration(d.Uint32()) * time.Millisecond
 		case aEventIfindex:
 			if i := d.Uint32(); i != 0 {
 				addr = addr.WithZone(fmt.Sprint(i))

@@ -309,7 +309,7 @@ static void event(u8 op, u8 arg)
 			u8 id[NSRQ_ID_SIZE] = {};
 
 			put_unaligned_be64(i + 1, id + 8);
-			if (nsrq_settle(&w.l, &t, w.handles[w.intents[i].key], id, arg & 1, &d) &&
+			if (nsrq_settle(&w.l, &t, w.handles[w.intents[i].key], id, arg % 3, &d) &&
 			    d.run)
 				has_run(intent_of(id));
 		}

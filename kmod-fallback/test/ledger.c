@@ -128,7 +128,9 @@ static void compare(const struct nsrq_decision *d)
 		"status", "accepted", "stale", "policy", "masked", "vetoed",
 		"busy", "malformed", "pending", "silence",
 	};
+	static const char *const voices[] = { "nobody", "daemon", "kernel" };
 	u64 c = 0, mask = 0, age = d->age;
+	int by = d->answer.by;
 	int kind, got;
 	u8 flags;
 
@@ -155,6 +157,8 @@ static void compare(const struct nsrq_decision *d)
 			mask = number(w + 5);
 		else if (!strncmp(w, "age=", 4))
 			age = number(w + 4);
+		else if (!strncmp(w, "by=", 3))
+			by = ONE_OF(w + 3, voices);
 		else
 			die("unknown word %s", w);
 	}
@@ -174,6 +178,8 @@ static void compare(const struct nsrq_decision *d)
 		die("mask %d, want %llu", d->answer.mask, mask);
 	if (number_of(d->challenge) != c)
 		die("challenge %llu, want %llu", number_of(d->challenge), c);
+	if (d->answer.by != by)
+		die("by %s, want %s", voices[d->answer.by], voices[by]);
 	if (d->age != age)
 		die("age %d, want %llu", d->age, age);
 }
@@ -232,7 +238,7 @@ static void request(const char *verb)
 
 static void event(void)
 {
-	static const char *const settles[] = { "taken", "deadline", "vetoed" };
+	static const char *const settles[] = { "taken", "vetoed", "deadline" };
 	static const char *const on_off[] = { "off", "on" };
 	const char *verb = arg();
 	struct nsrq_decision d;
@@ -270,7 +276,7 @@ static void event(void)
 		k = letter();
 		memset(id, letter(), sizeof(id));
 		if (nsrq_settle(&ledger, &now, handle(k), id,
-				ONE_OF(arg(), settles) == 2, &d)) {
+				ONE_OF(arg(), settles), &d)) {
 			compare(&d);
 		} else {
 			CHECK(d.silent && !d.run);

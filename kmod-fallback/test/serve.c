@@ -19,13 +19,13 @@
  *   y REAL BOOT YES S                   synchronised
  *   j REAL BOOT KEY ID MALFORMED OP FLAGS TIME CHALLENGE STEPS SOURCE DRAW
  *                                       judge; STEPS "-": none, DRAW 0: none
- *   e REAL BOOT KEY ID VETO             settle
+ *   e REAL BOOT KEY ID HOW              settle
  *   f REAL BOOT KEY ID                  finish
  *
  * Each event is answered with
  *   DECISION clock_ok FINAL FLOOR...
  * DECISION is "-", "late", or reason, silent, pending, run, cut, result, flags,
- * mask, challenge and age, with a slash between them. FINAL says whether the
+ * mask, by, challenge and age, with a slash between them. FINAL says whether the
  * request that the event names is known and final. There is a FLOOR for each of
  * the keys 1 to 3, 0 if it is not known.
  */
@@ -135,9 +135,9 @@ static void seal_reply(void)
 static void print_decision(const struct nsrq_decision *d)
 {
 	CHECK(!get_unaligned_be64(d->challenge));
-	printf("%s/%d/%d/%d/%d/%d/%d/%d/%llu/%d", nsrq_reason_name(d->reason),
+	printf("%s/%d/%d/%d/%d/%d/%d/%d/%d/%llu/%d", nsrq_reason_name(d->reason),
 	       d->silent, d->pending, d->run, d->cut, d->answer.result,
-	       d->answer.flags, d->answer.mask,
+	       d->answer.flags, d->answer.mask, d->answer.by,
 	       get_unaligned_be64(d->challenge + 8), d->age);
 }
 

@@ -161,7 +161,7 @@ static const char *open_reply(u8 *b, const struct nsrq_key *key, const u8 *id)
 		return "forged";
 	if (memcmp(b + 8, id, 16))
 		return "other-request";
-	if (b[40] > 7 || b[41] < 1 || b[41] > 2 || b[42] > 15 || b[43] > 127 ||
+	if (b[40] > 7 || b[41] < 1 || b[41] > 2 || b[42] > 31 || b[43] > 127 ||
 	    b[68] || b[69] || b[70] || b[71])
 		return "malformed";
 	return "ok";
@@ -173,7 +173,7 @@ static const char *wrong_field(const u8 *b)
 		return "result";
 	if (b[41] < 1 || b[41] > 2)
 		return "executor";
-	if (b[42] > 15)
+	if (b[42] > 31)
 		return "flags";
 	return b[43] > 127 ? "mask" : "body-reserved";
 }
@@ -194,7 +194,7 @@ static void reply(const char *want)
 		"unknown-key", "forged", "other-request", "malformed", "ok",
 	};
 	static const char *const flag_names[] = {
-		"repeat", "rehearsed", "dry-run", "clock-trusted",
+		"repeat", "rehearsed", "dry-run", "clock-trusted", "armed",
 	};
 	u8 b[88], id[16], sealed[NSRQ_PACKET_SIZE];
 	struct nsrq_reply r = {};
@@ -215,7 +215,7 @@ static void reply(const char *want)
 	r.time = big_endian(b, 8);
 	memcpy(r.id, b + 8, 16);
 	memcpy(r.challenge, b + 24, 16);
-	r.answer = (struct nsrq_answer){ b[40], b[42], b[43] };
+	r.answer = (struct nsrq_answer){ .result = b[40], .flags = b[42], .mask = b[43] };
 	r.executor = b[41];
 	memcpy(r.boot_id, b + 44, 8);
 	r.uptime = big_endian(b + 52, 4);
@@ -229,7 +229,7 @@ static void reply(const char *want)
 	expect_hex("challenge", r.challenge, 16, true);
 	expect("result", result_names[r.answer.result]);
 	expect("executor", r.executor == NSRQ_DAEMON ? "daemon" : "kernel");
-	expect_flags(r.answer.flags, flag_names, 4);
+	expect_flags(r.answer.flags, flag_names, 5);
 	expect_number("mask", r.answer.mask);
 	expect_hex("boot-id", r.boot_id, 8, false);
 	expect_number("uptime", r.uptime);

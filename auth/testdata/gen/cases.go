@@ -69,7 +69,7 @@ func byChallenge() request {
 // aReply is the reply that most cases change in one place, and that of the worked example.
 func aReply() reply {
 	return reply{
-		time: moment + 5_000_000, id: theID, result: 1, executor: 2, flags: 8,
+		time: moment + 5_000_000, id: theID, result: 1, executor: 2, flags: 24,
 		bootID: [8]byte{0xb0, 0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7},
 		uptime: 86461, ledgerAge: 3600, load: 1523, free: 412, sysrq: 438, silent: 7,
 	}
@@ -399,12 +399,13 @@ func (s *suite) replies() {
 	s.reply("vetoed", "vetoed", change(func(r *reply) { r.result = 5 }))
 	s.reply("busy", "busy", change(func(r *reply) { r.result = 6 }))
 	s.reply("malformed_result", "the host called the request malformed", change(func(r *reply) { r.result = 7 }))
-	s.reply("daemon", "the daemon alone: silent for 0 s", change(func(r *reply) { r.executor, r.silent = 1, 0 }))
+	s.reply("daemon", "the daemon alone: not armed, silent for 0 s", change(func(r *reply) { r.executor, r.flags, r.silent = 1, 8, 0 }))
 	s.reply("flags_none", "no flags", change(func(r *reply) { r.flags = 0 }))
 	s.reply("flag_repeat", "repeat alone", change(func(r *reply) { r.flags = 1 }))
 	s.reply("flag_rehearsed", "rehearsed alone: no step ran", change(func(r *reply) { r.flags, r.mask = 2, 15 }))
 	s.reply("flag_dry_run", "dry run alone: no step ran", change(func(r *reply) { r.flags, r.mask = 4, 15 }))
-	s.reply("flags_all", "all flags", change(func(r *reply) { r.flags, r.mask = 15, 15 }))
+	s.reply("flag_armed", "armed alone", change(func(r *reply) { r.flags = 16 }))
+	s.reply("flags_all", "all flags", change(func(r *reply) { r.flags, r.mask = 31, 15 }))
 	s.reply("mask_all", "all seven steps", change(func(r *reply) { r.result, r.mask = 3, 127 }))
 	s.reply("time_0", "a host whose clock says 1970", change(func(r *reply) { r.time = 0 }))
 	s.reply("time_max", "the largest time", change(func(r *reply) { r.time = math.MaxUint64 }))
@@ -412,7 +413,7 @@ func (s *suite) replies() {
 	s.reply("minima", "every field as small as it can be", reply{id: theID, executor: 1})
 	s.reply("maxima", "every field as large as it can be", reply{
 		time: math.MaxUint64, id: theID, challenge: [16]byte(bytes.Repeat([]byte{255}, 16)), result: 7, executor: 2,
-		flags: 15, mask: 127, bootID: [8]byte(bytes.Repeat([]byte{255}, 8)), uptime: math.MaxUint32,
+		flags: 31, mask: 127, bootID: [8]byte(bytes.Repeat([]byte{255}, 8)), uptime: math.MaxUint32,
 		ledgerAge: math.MaxUint16, load: math.MaxUint16, free: math.MaxUint32, sysrq: math.MaxUint16, silent: math.MaxUint16,
 	})
 
@@ -457,7 +458,7 @@ func (s *suite) replies() {
 	for _, v := range []byte{0, 3, 255} {
 		s.replyMalformed(fmt.Sprintf("executor_%d", v), "executor", fmt.Sprintf("executor %d", v), change(func(r *reply) { r.executor = v }))
 	}
-	for bit := 4; bit < 8; bit++ {
+	for bit := 5; bit < 8; bit++ {
 		s.replyMalformed(fmt.Sprintf("flag_bit_%d", bit), "flags", fmt.Sprintf("flag bit %d", bit), change(func(r *reply) { r.flags = 1 << bit }))
 	}
 	s.replyMalformed("mask_bit_7", "mask", "there is no eighth step", change(func(r *reply) { r.mask = 0x80 }))
@@ -562,7 +563,7 @@ The request's plaintext, 72 bytes:
 and its packet, 128 bytes:
 
 %[8]s
-The reply's plaintext (result 1, executor 2, flags 8, mask 0; uptime 86461 s, ledger age 3600 s, load 15.23, 412 MiB
+The reply's plaintext (result 1, executor 2, flags 24, mask 0; uptime 86461 s, ledger age 3600 s, load 15.23, 412 MiB
 free, kernel.sysrq 438, daemon silent for 7 s):
 
 %[9]s

@@ -151,7 +151,7 @@ func (r reply) fields() [][2]string {
 		{"challenge", challengeText(r.challenge)},
 		{"result", results[r.result]},
 		{"executor", []string{"", "daemon", "kernel"}[r.executor]},
-		{"flags", flagText(r.flags, "repeat", "rehearsed", "dry-run", "clock-trusted")},
+		{"flags", flagText(r.flags, "repeat", "rehearsed", "dry-run", "clock-trusted", "armed")},
 		{"mask", decimal(r.mask)},
 		{"boot-id", hex.EncodeToString(r.bootID[:])},
 		{"uptime", decimal(r.uptime)},

@@ -298,7 +298,7 @@ func TestReplies(t *testing.T) {
 		uptime, age, load, free, sysrq, silent := large(), large(), large(), large(), large(), large()
 		want := auth.Reply{
 			Time: large(), ID: random16(r), Challenge: random16(r), Result: auth.Result(r.IntN(8)),
-			Executor: pick(r, auth.Daemon, auth.Kernel), Flags: auth.ReplyFlags(r.IntN(16)), Mask: uint8(r.IntN(128)),
+			Executor: pick(r, auth.Daemon, auth.Kernel), Flags: auth.ReplyFlags(r.IntN(32)), Mask: uint8(r.IntN(128)),
 			Boot: auth.BootID(fill8(r)), Uptime: uint32(min(uptime, math.MaxUint32)), LedgerAge: uint16(min(age, 0xffff)),
 			Load: uint16(min(load, 0xffff)), Free: uint32(min(free, math.MaxUint32)), Sysrq: uint16(min(sysrq, 0xffff)),
 			Silent: uint16(min(silent, 0xffff)),

@@ -108,8 +108,8 @@ func bit(b bool) int {
 }
 
 func words(d *auth.Decision) string {
-	return fmt.Sprintf("%v/%d/%d/%d/%d/%d/%d/%d/%d/%d", d.Reason, bit(d.Silent || d.Pending), bit(d.Pending), bit(d.Run), bit(d.Cut),
-		d.Result, d.Flags, d.Mask, binary.BigEndian.Uint64(d.Challenge[8:]), d.Age)
+	return fmt.Sprintf("%v/%d/%d/%d/%d/%d/%d/%d/%d/%d/%d", d.Reason, bit(d.Silent || d.Pending), bit(d.Pending), bit(d.Run), bit(d.Cut),
+		d.Result, d.Flags, d.Mask, d.By, binary.BigEndian.Uint64(d.Challenge[8:]), d.Age)
 }
 
 func (w *world) begin() {
@@ -214,12 +214,12 @@ func (w *world) event() {
 		w.ledger.Synchronised(w.now(), yes, asked)
 		w.tell(fmt.Sprintf("y %s %d %d", at, bit(yes), asked.Real-asked.Boot), "-", 0, id)
 	case x < 180:
-		veto := r.IntN(3) == 0
+		how := auth.Settlement(r.IntN(3))
 		decision := "late"
-		if d, ok := w.ledger.Settle(w.now(), keyID(key), id, veto); ok {
+		if d, ok := w.ledger.Settle(w.now(), keyID(key), id, how); ok {
 			decision = words(&d)
 		}
-		w.tell(fmt.Sprintf("e %s %d %d %d", at, key, binary.BigEndian.Uint64(id[8:]), bit(veto)), decision, key, id)
+		w.tell(fmt.Sprintf("e %s %d %d %d", at, key, binary.BigEndian.Uint64(id[8:]), how), decision, key, id)
 	case x < 330:
 		w.ledger.Finish(w.now(), keyID(key), id)
 		w.tell(fmt.Sprintf("f %s %d %d", at, key, binary.BigEndian.Uint64(id[8:])), "-", key, id)

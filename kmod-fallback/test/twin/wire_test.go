@@ -81,8 +81,9 @@ var constants = map[string]any{
 	"REHEARSE": auth.Rehearse, "DRILL": auth.Drill, "NOW": auth.Now,
 	"STATUS": auth.Status, "ACCEPTED": auth.Accepted, "STALE": auth.Stale, "REFUSED_POLICY": auth.RefPolicy,
 	"REFUSED_SYSRQ": auth.RefSysrq, "VETOED": auth.Vetoed, "BUSY": auth.Busy, "MALFORMED": auth.Malformed,
-	"DAEMON": auth.Daemon, "KERNEL": auth.Kernel,
-	"REPEAT": auth.Repeat, "REHEARSED": auth.Rehearsed, "DRY_RUN": auth.DryRun, "CLOCK_TRUSTED": auth.ClockTrusted,
+	"NOBODY": 0, "DAEMON": auth.Daemon, "KERNEL": auth.Kernel,
+	"SETTLE_TAKEN": auth.Taken, "SETTLE_VETOED": auth.Forbidden, "SETTLE_DEADLINE": auth.Deadline,
+	"REPEAT": auth.Repeat, "REHEARSED": auth.Rehearsed, "DRY_RUN": auth.DryRun, "CLOCK_TRUSTED": auth.ClockTrusted, "ARMED": auth.Armed,
 
 	"REASON_OK": auth.OK, "REASON_DATAGRAM": auth.ReasonDatagram, "REASON_SOURCE": auth.ReasonSource,
 	"REASON_LATE": auth.ReasonLate, "REASON_LENGTH": auth.ReasonLength, "REASON_MAGIC": auth.ReasonMagic,

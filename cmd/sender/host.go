@@ -15,6 +15,7 @@ import (
 // result is what became of one host.
 type result struct {
 	options *options
+	flags   auth.RequestFlags
 	key     auth.KeyID
 	addrs   []netip.AddrPort
 	outcome *exchange.Outcome // nil: err says why
@@ -33,12 +34,19 @@ func askHost(ctx context.Context, w world, o *options) (int, error) {
 	if o.onePacket && !w.clock.Synchronised() {
 		w.note("warning: our clock is not synchronised; a host takes the one packet only if its clock is within %v of ours", auth.Window)
 	}
-	return ask(ctx, w, o, op).show(w), nil
+	var flags auth.RequestFlags
+	if o.rehearse {
+		flags |= auth.Rehearse
+	}
+	if o.command.name == "cancel" {
+		flags |= auth.Now
+	}
+	return ask(ctx, w, o, op, flags).show(w), nil
 }
 
 // ask does what the command line says to its host.
-func ask(ctx context.Context, w world, o *options, op *operator) *result {
-	r := &result{options: o}
+func ask(ctx context.Context, w world, o *options, op *operator, flags auth.RequestFlags) *result {
+	r := &result{options: o, flags: flags}
 	key, err := op.master.HostKey(o.host)
 	if err != nil {
 		r.err = err
@@ -54,17 +62,10 @@ func ask(ctx context.Context, w world, o *options, op *operator) *result {
 		w.note("%s: key %v of %s, to %v", o.host, r.key, op.label, r.addrs)
 		opt.Trace = w.trace
 	}
-	var flags auth.RequestFlags
-	if o.rehearse {
-		flags |= auth.Rehearse
-	}
-	switch o.command.name {
-	case "status":
+	if o.command.name == "status" {
 		r.outcome, r.err = exchange.Status(ctx, host, opt)
-	case "cancel":
-		r.outcome, r.err = exchange.Run(ctx, host, nil, flags|auth.Now, opt)
-	default:
-		r.outcome, r.err = exchange.Run(ctx, host, o.steps, flags, opt)
+	} else {
+		r.outcome, r.err = exchange.Run(ctx, host, o.steps, flags, opt) // without steps: cancel
 	}
 	if errors.Is(r.err, exchange.ErrNotSent) {
 		r.outcome = nil

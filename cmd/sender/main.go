@@ -26,6 +26,7 @@ const (
 	exitRebooted = 4
 	exitUnknown  = 5
 	exitKey      = 6
+	exitUnproved = 7
 )
 
 func main() {

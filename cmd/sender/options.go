@@ -19,7 +19,7 @@ import (
 // command is one word after netsysrq.
 type command struct {
 	name     string
-	operands []string // what stands after it
+	operands []string // what stands after it; in brackets what may be left out
 	flags    string   // the flags that mean something to it
 	run      func(context.Context, world, *options) (int, error)
 }
@@ -37,9 +37,20 @@ var commands = []command{
 	{"send", []string{"HOST", "STEPS"}, runFlags, askHost},
 	{"reboot", []string{"HOST"}, runFlags, askHost},
 	{"cancel", []string{"HOST"}, hostFlags + "one-packet", askHost},
+	{"drill", []string{"HOST", "[STEPS]"}, hostFlags, drill},
 }
 
-// rebootSteps is what reboot means.
+// takes is how many operands the command takes.
+func (c *command) takes() (least, most int) {
+	for _, name := range c.operands {
+		if most++; name[0] != '[' {
+			least++
+		}
+	}
+	return least, most
+}
+
+// rebootSteps is what reboot means, and what a drill rehearses.
 const rebootSteps = "n,s,u,b"
 
 // options is the command line, checked.
@@ -130,9 +141,13 @@ func parse(args []string) (*options, error) {
 // check takes the operands and refuses flags that would be ignored.
 func (o *options) check(f *pflag.FlagSet, operands []string) error {
 	c := o.command
-	if len(operands) != len(c.operands) {
+	if least, most := c.takes(); len(operands) < least || len(operands) > most {
 		want := strings.Join(append([]string{"netsysrq", c.name}, c.operands...), " ")
-		return usageError(fmt.Errorf("%s takes %d operands, not %d", c.name, len(c.operands), len(operands)), "write: "+want)
+		many := fmt.Sprint(most)
+		if least < most {
+			many = fmt.Sprintf("%d to %d", least, most)
+		}
+		return usageError(fmt.Errorf("%s takes %s operands, not %d", c.name, many, len(operands)), "write: "+want)
 	}
 	var err error
 	known := strings.Fields(c.flags)
@@ -188,8 +203,12 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 		}
 	}
 	switch c.name {
-	case "send":
-		o.steps, err = auth.ParseSteps(operands[1])
+	case "send", "drill":
+		steps := rebootSteps
+		if len(operands) > 1 {
+			steps = operands[1]
+		}
+		o.steps, err = auth.ParseSteps(steps)
 	case "reboot":
 		o.steps, err = auth.ParseSteps(rebootSteps)
 	}

@@ -80,8 +80,16 @@ func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) 
 	cfg := fakehost.Config{Key: e.Key, Allow: e.Allow, Synchronised: true}
 	for _, word := range args[1:] {
 		switch word {
-		case "kernel":
+		case "kernel": // with the module, and a daemon that was never started
 			cfg.Executor, cfg.Sysrq = auth.Kernel, 438
+		case "armed": // with the module, and a daemon that is well
+			cfg.Executor, cfg.Sysrq, cfg.Attached = auth.Kernel, 438, fakehost.Healthy
+		case "slow", "hung", "forbids": // goes with armed
+			cfg.Attached = map[string]fakehost.Attached{"slow": fakehost.Slow, "hung": fakehost.Hung, "forbids": fakehost.Forbids}[word]
+		case "loses-rehearsal": // the answer to it
+			cfg.Lost = func(r auth.Request) bool { return r.Flags&auth.Rehearse != 0 }
+		case "loses-drill":
+			cfg.Lost = func(r auth.Request) bool { return r.Flags&auth.Drill != 0 }
 		case "dry-run":
 			cfg.DryRun = true
 		case "ahead": // the clock

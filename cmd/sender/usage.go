@@ -16,6 +16,7 @@ and rebooting, when nothing else of it answers any more.
     netsysrq send   HOST n,s,u,b      run SysRq keys; a pause is written s:2s
     netsysrq reboot HOST              the same as send HOST n,s,u,b
     netsysrq cancel HOST              drop what HOST still has of yours to do
+    netsysrq drill  HOST [n,s,u,b]    rehearse, by the daemon and by the kernel
     netsysrq help   COMMAND           say more about a command
 
 HOST is the name under which the host was enrolled, which is also where packets
@@ -54,7 +55,8 @@ What to say:
   -h, --help
 
 Exit codes:
-    0  accepted, or a status was answered; a rehearsal counts
+    0  accepted, or a status was answered; a rehearsal counts; of a drill: both
+       ways were proved
     1  an error on this side, such as no network; the host was asked nothing
     2  the command was wrongly used, or not confirmed; nothing was sent
     3  refused: by policy or kernel.sysrq, vetoed, busy, stale or malformed;
@@ -63,6 +65,8 @@ Exit codes:
     5  unknown: no answer. That is never proof that nothing was done, unless
        the line says that the run was not sent
     6  a problem with a key or passphrase; nothing was sent
+    7  a drill was answered, but did not prove both ways: the daemon did not
+       take it, or there is no kernel module
 `
 
 // topics is what netsysrq help COMMAND says.
@@ -97,6 +101,11 @@ HOST is part of the key. Use one name for a host, here and in every command.
 Asks HOST how it is, and prints one line: how long it is up, its load and free
 memory, who answered, kernel.sysrq, and whether its clock agrees with ours.
 It changes nothing and needs no clock.
+
+Armed: the host has the kernel module, which answers also when every process
+hangs. Where the daemon was not heard for 3 s, the line says that the kernel
+answered, and for how long the daemon has been silent. Daemon only: there is no
+module, and a host whose processes hang answers nothing.
 `,
 	"send": `netsysrq send HOST STEPS [--rehearse] [--one-packet] [--yes]
 
@@ -130,6 +139,22 @@ they can't hold up the rest; sync the disks; remount them read-only; reboot.
 Drops what your key has running or waiting there, and what is left of another
 key's running sequence if you may use every SysRq key in it. Every packet that
 you sent before becomes worthless, also to who recorded it.
+`,
+	"drill": `netsysrq drill HOST [STEPS]
+
+Asks HOST twice to rehearse STEPS (default n,s,u,b): all but the act. Nothing is
+run, so nothing has to be confirmed.
+
+The first time is the daemon's way: the daemon, if it is well, takes the request.
+The second time is the kernel's way, as if every process of HOST hung: the daemon
+leaves the request alone, and the kernel module answers when its deadline is over.
+Each has a line that says how it ended and how long it took from the first packet
+of the run to the answer; a third line says what that proves.
+
+The exit code is 0 only if both ways are proved. 7: HOST answered, but its daemon
+did not take the first, or there is no kernel module to answer the second. The
+other codes are those of every command. If the first fails in a way in which the
+second would fail too, the second is not tried.
 `,
 }
 

@@ -17,6 +17,15 @@ import (
 // words says in one plain line what became of the host, with hints where it
 // may not be what was wanted, and gives it an exit code.
 func (r *result) words() (code int, line string, hints []string) {
+	code, line, hints = r.plainWords()
+	if r.outcome != nil {
+		line = r.options.host + ": " + line
+	}
+	return code, line, hints
+}
+
+// plainWords are the words without the host's name.
+func (r *result) plainWords() (code int, line string, hints []string) {
 	o := r.outcome
 	if o == nil {
 		f := asFailure(r.err)
@@ -25,25 +34,24 @@ func (r *result) words() (code int, line string, hints []string) {
 		}
 		return f.code, r.err.Error(), hints
 	}
-	host := r.options.host + ": "
 	switch o.Kind {
 	case exchange.Answered:
-		return exitOK, host + statusWords(o), nil
+		return exitOK, statusWords(o), nil
 	case exchange.Accepted:
 		code = exitOK
 		if o.Reply.Flags&auth.DryRun != 0 {
 			code = exitRefused // nobody asked for a rehearsal
 		}
-		return code, host + r.acceptedWords(), nil
+		return code, r.acceptedWords(), nil
 	case exchange.Refused:
 		line, hints = r.refusedWords()
-		return exitRefused, host + line, hints
+		return exitRefused, line, hints
 	case exchange.Rebooted:
-		return exitRebooted, fmt.Sprintf("%srebooted since it was asked: boot %x before, %x now, up %s; that it accepted was not heard",
-			host, o.Before[:4], o.After[:4], duration(time.Duration(o.Reply.Uptime)*time.Second)), nil
+		return exitRebooted, fmt.Sprintf("rebooted since it was asked: boot %x before, %x now, up %s; that it accepted was not heard",
+			o.Before[:4], o.After[:4], duration(time.Duration(o.Reply.Uptime)*time.Second)), nil
 	}
 	line, hints = r.unknownWords()
-	return exitUnknown, host + line, hints
+	return exitUnknown, line, hints
 }
 
 func statusWords(o *exchange.Outcome) string {
@@ -51,8 +59,13 @@ func statusWords(o *exchange.Outcome) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "up %s, load %.2f, %d MiB free, answered by the %v in %s",
 		duration(time.Duration(p.Uptime)*time.Second), float64(p.Load)/100, p.Free, p.Executor, duration(o.RoundTrip))
-	if p.Executor == auth.Kernel && p.Silent > 0 {
-		fmt.Fprintf(&b, ", its daemon silent for %s", duration(time.Duration(p.Silent)*time.Second))
+	if p.Executor == auth.Kernel {
+		b.WriteString(": " + silentWords(p))
+	}
+	if p.Flags&auth.Armed != 0 {
+		b.WriteString("; armed: the kernel answers too if the processes hang")
+	} else {
+		b.WriteString("; daemon only: nothing answers when its processes hang")
 	}
 	if p.Sysrq == auth.SysrqUnknown {
 		b.WriteString("; kernel.sysrq not known")
@@ -68,6 +81,29 @@ func statusWords(o *exchange.Outcome) string {
 		b.WriteString("; dry run: it would do nothing (dry_run in its configuration)")
 	}
 	return b.String()
+}
+
+// never is what Reply.Silent says of a daemon that was not heard at all.
+const never = 0xffff
+
+// silentWords is for how long the daemon has been silent.
+func silentWords(p *auth.Reply) string {
+	switch p.Silent {
+	case never:
+		return "no daemon was ever heard"
+	case 0:
+		return "the daemon has been silent for less than 1 s"
+	}
+	return "the daemon has been silent for " + duration(time.Duration(p.Silent)*time.Second)
+}
+
+// lateWords is why the daemon's word did not settle a run. One that was heard
+// just before may be slow and no more.
+func lateWords(p *auth.Reply) string {
+	if p.Silent < 3 {
+		return "the daemon did not answer in time"
+	}
+	return silentWords(p)
 }
 
 // clockWords compares the clocks; what is below a second matters to no one.
@@ -89,18 +125,30 @@ func (r *result) acceptedWords() string {
 	if o.RoundTrip == 0 {
 		took = fmt.Sprintf("(after %s)", duration(o.Elapsed))
 	}
+	// By whose word. With the module it is the kernel that runs it, either way.
+	armed := p.Flags&auth.Armed != 0
+	alone := armed && p.Executor == auth.Kernel
+	by := fmt.Sprintf(" by the %v", p.Executor)
+	if alone {
+		by = ""
+	}
 	var line string
 	switch {
 	case r.options.command.name == "cancel":
-		line = fmt.Sprintf("cancelled by the %v: nothing of this key runs or waits any more, and every packet made before is dead %s", p.Executor, took)
+		line = fmt.Sprintf("cancelled%s: nothing of this key runs or waits any more, and every packet made before is dead %s", by, took)
+	case p.Flags&auth.Rehearsed != 0 && armed && !alone:
+		line = fmt.Sprintf("rehearsed: %s would be run, taken by the daemon %s", steps, took)
 	case p.Flags&auth.Rehearsed != 0:
-		line = fmt.Sprintf("rehearsed: %s would be run by the %v %s", steps, p.Executor, took)
+		line = fmt.Sprintf("rehearsed: %s would be run%s %s", steps, by, took)
 	case p.Flags&auth.DryRun != 0:
-		line = fmt.Sprintf("dry run: the host only rehearses (dry_run in its configuration); %s not run by the %v %s", steps, p.Executor, took)
+		line = fmt.Sprintf("dry run: the host only rehearses (dry_run in its configuration); %s not run%s %s", steps, by, took)
 	case p.Mask != 0:
-		line = fmt.Sprintf("accepted: %s by the %v, but without %s %s", steps, p.Executor, masked(r.options.steps, p.Mask), took)
+		line = fmt.Sprintf("accepted: %s%s, but without %s %s", steps, by, masked(r.options.steps, p.Mask), took)
 	default:
-		line = fmt.Sprintf("accepted: %s by the %v %s", steps, p.Executor, took)
+		line = fmt.Sprintf("accepted: %s%s %s", steps, by, took)
+	}
+	if alone {
+		line += "; the kernel answers: " + lateWords(p)
 	}
 	if o.TimeStale {
 		line += fmt.Sprintf("; the one-packet form was stale, %s", clockWords(o))
@@ -115,7 +163,7 @@ func (r *result) refusedWords() (line string, hints []string) {
 	case auth.RefPolicy:
 		// Keys that are not allowed are refused first; that could have the
 		// same mask, but not often.
-		if p.Executor == auth.Daemon && p.Mask != 0 && p.Mask == auth.AfterKill(steps) {
+		if p.Flags&auth.Armed == 0 && p.Mask != 0 && p.Mask == auth.AfterKill(steps) {
 			return fmt.Sprintf("refused by policy: e and i end every process, the daemon too, which would not live to run %s", causes),
 				[]string{"end the sequence with e or i"}
 		}
@@ -151,7 +199,13 @@ func (r *result) staleWords() string {
 	return fmt.Sprintf("stale: the host began less than %v ago, or knows a newer request of this key; %s", auth.Window, clockWords(o))
 }
 
-const mayBeDone = "it may have been done all the same"
+// mayBeDone is what no answer means.
+func (r *result) mayBeDone() string {
+	if r.flags&(auth.Rehearse|auth.Drill) != 0 {
+		return "it was only a rehearsal"
+	}
+	return "it may have been done all the same"
+}
 
 func (r *result) unknownWords() (line string, hints []string) {
 	o, name := r.outcome, r.options.host
@@ -170,16 +224,16 @@ func (r *result) unknownWords() (line string, hints []string) {
 		if age <= o.Elapsed {
 			who = fmt.Sprintf("it booted (up %s)", duration(age))
 		}
-		return fmt.Sprintf("unknown: %s after it was first asked and no longer knows what it did; nothing more was sent, %s", who, mayBeDone),
+		return fmt.Sprintf("unknown: %s after it was first asked and no longer knows what it did; nothing more was sent, %s", who, r.mayBeDone()),
 			[]string{"netsysrq status " + name + " tells how it is now"}
 	case !run && o.Reply == nil:
 		line = quiet
 	case !run:
 		line = "no useful answer"
 	case o.RunSent && o.Reply == nil:
-		line = fmt.Sprintf("unknown: %s; %s", quiet, mayBeDone)
+		line = fmt.Sprintf("unknown: %s; %s", quiet, r.mayBeDone())
 	case o.RunSent:
-		line = fmt.Sprintf("unknown: it answered at first, but not to the run: %s; %s", quiet, mayBeDone)
+		line = fmt.Sprintf("unknown: it answered at first, but not to the run: %s; %s", quiet, r.mayBeDone())
 	case o.Reply != nil:
 		return "unknown: it answers, but has no challenge to give yet; the run was not sent",
 			[]string{"its random generator is not ready; --one-packet needs none"}

@@ -35,15 +35,25 @@ func TestWords(t *testing.T) {
 		hint    string // part of one
 	}{
 		{send("status web1"), &exchange.Outcome{Kind: exchange.Answered, RoundTrip: 800 * time.Microsecond, Difference: -90 * time.Second,
-			Reply: &auth.Reply{Executor: auth.Kernel, Uptime: 59, Load: 12345, Silent: 75, Sysrq: auth.SysrqUnknown}}, nil, 0,
-			"up 59 s, load 123.45, 0 MiB free, answered by the kernel in 0.8 ms, its daemon silent for 1 min 15 s; " +
-				"kernel.sysrq not known; its clock is 1 min 30 s behind ours, but the host does not trust it", ""},
+			Reply: &auth.Reply{Executor: auth.Kernel, Uptime: 59, Load: 12345, Silent: 75, Flags: auth.Armed, Sysrq: auth.SysrqUnknown}}, nil, 0,
+			"up 59 s, load 123.45, 0 MiB free, answered by the kernel in 0.8 ms: the daemon has been silent for 1 min 15 s; " +
+				"armed: the kernel answers too if the processes hang; kernel.sysrq not known; its clock is 1 min 30 s behind ours, but the host does not trust it", ""},
 		{send("send web1 s"), &exchange.Outcome{Kind: exchange.Accepted, Elapsed: 1300 * time.Millisecond, TimeStale: true,
 			Difference: time.Minute, Reply: &auth.Reply{Executor: auth.Daemon}}, nil, 0,
 			"accepted: s by the daemon (after 1.3 s); the one-packet form was stale, its clock is 1 min ahead of ours", ""},
 		{send("send web1 s,t"), &exchange.Outcome{Kind: exchange.Accepted, RoundTrip: 12 * time.Millisecond,
-			Reply: &auth.Reply{Executor: auth.Kernel, Mask: 2}}, nil, 0,
-			"accepted: s, t by the kernel, but without t (12 ms)", ""},
+			Reply: &auth.Reply{Executor: auth.Kernel, Flags: auth.Armed, Silent: 8, Mask: 2}}, nil, 0,
+			"accepted: s, t, but without t (12 ms); the kernel answers: the daemon has been silent for 8 s", ""},
+		{send("status web1"), &exchange.Outcome{Kind: exchange.Answered, RoundTrip: time.Millisecond,
+			Reply: &auth.Reply{Executor: auth.Kernel, Flags: auth.Armed | auth.ClockTrusted, Sysrq: 1}}, nil, 0,
+			"up 0 s, load 0.00, 0 MiB free, answered by the kernel in 1.0 ms: the daemon has been silent for less than 1 s; " +
+				"armed: the kernel answers too if the processes hang; kernel.sysrq 1; its clock agrees with ours, and the host trusts it", ""},
+		// Before a kernel module, the steps after e are refused as not allowed only.
+		{send("send web1 e,s"), &exchange.Outcome{Kind: exchange.Refused, Reply: &auth.Reply{Result: auth.RefPolicy, Executor: auth.Daemon, Mask: 2}}, nil, 3,
+			"refused by policy: e and i end every process, the daemon too, which would not live to run s", "end the sequence"},
+		{send("send web1 e,s"), &exchange.Outcome{Kind: exchange.Refused,
+			Reply: &auth.Reply{Result: auth.RefPolicy, Executor: auth.Daemon, Flags: auth.Armed, Mask: 2}}, nil, 3,
+			"refused by policy: key s is not allowed for this key", "written on the host"},
 		{send("send web1 s,b"), &exchange.Outcome{Kind: exchange.Refused, Reply: &auth.Reply{Result: auth.RefPolicy, Executor: auth.Daemon, Mask: 3}}, nil, 3,
 			"refused by policy: keys s, b are not allowed for this key", "written on the host"},
 		{send("send web1 s"), &exchange.Outcome{Kind: exchange.Refused, Reply: &auth.Reply{Result: auth.Vetoed}}, nil, 3,

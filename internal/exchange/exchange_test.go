@@ -54,7 +54,7 @@ func TestLossless(t *testing.T) {
 		o := w.run(t, "n,s,u,b")
 		wantKind(t, o, Accepted)
 		wantRuns(t, w, 1)
-		if o.Sent != 2 || o.OnePacket || o.RoundTrip != 2*latency || o.Elapsed != 4*latency {
+		if o.Sent != 2 || o.OnePacket || o.RoundTrip != 2*latency || o.RunTook != 2*latency || o.Elapsed != 4*latency || o.DryRun {
 			t.Errorf("outcome %+v", o)
 		}
 		// The host's time, so that the form is new to it whatever our clock says.
@@ -532,6 +532,40 @@ func TestRefused(t *testing.T) {
 				}
 				wantRuns(t, w, 0)
 			})
+		})
+	}
+}
+
+// A host with the kernel module says whose word an answer is. A drill is the
+// kernel's, whatever the daemon does; nothing of it is run.
+func TestExecutor(t *testing.T) {
+	for _, c := range []struct {
+		attached fakehost.Attached
+		flags    auth.RequestFlags
+		want     auth.Executor
+		silent   uint16
+	}{
+		{fakehost.Healthy, auth.Rehearse, auth.Daemon, 0},
+		{fakehost.Healthy, auth.Drill, auth.Kernel, 0},
+		{fakehost.Forbids, auth.Drill, auth.Kernel, 0},
+		{fakehost.Slow, auth.Rehearse, auth.Kernel, 0},
+		{fakehost.Hung, auth.Rehearse, auth.Kernel, 8},
+		{fakehost.Absent, auth.Rehearse, auth.Kernel, 0xffff},
+	} {
+		in(t, func(t *testing.T) {
+			w := newWorld(t, func(_ *world, cfg *fakehost.Config) {
+				cfg.Executor, cfg.Attached, cfg.DryRun = auth.Kernel, c.attached, true
+			})
+			steps, _ := auth.ParseSteps("n,s,u,b")
+			o, err := Run(t.Context(), w.target(), steps, c.flags, w.opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantKind(t, o, Accepted)
+			if r := o.Reply; r.Executor != c.want || r.Flags&(auth.Armed|auth.Rehearsed) != auth.Armed|auth.Rehearsed || r.Silent != c.silent || !o.DryRun {
+				t.Errorf("%+v: dry run %v, %+v", c, o.DryRun, r)
+			}
+			wantRuns(t, w, 0)
 		})
 	}
 }

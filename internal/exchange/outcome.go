@@ -55,7 +55,11 @@ type Outcome struct {
 	// (rule 5); nothing was sent after that.
 	Forgotten bool
 
+	// DryRun reports that a status said that the host would do nothing.
+	DryRun bool
+
 	Elapsed time.Duration // from the first packet to the end
+	RunTook time.Duration // from the first packet of the run to the end; 0: none was sent
 	// RoundTrip is that of the reply that decided; 0 where a repeat makes it
 	// uncertain.
 	RoundTrip time.Duration

@@ -178,6 +178,9 @@ func (w *way) receive(now uint64, from netip.AddrPort, packet []byte) {
 	w.out.Replies++
 	w.trace(Event{At: w.since(now), Addr: from, Reply: &r})
 	w.measure(now, &r)
+	if r.Result == auth.Status {
+		w.out.DryRun = r.Flags&auth.DryRun != 0
+	}
 
 	rebooted := w.out.RunSent && w.out.Before != (auth.BootID{}) && r.Boot != w.out.Before
 	if !w.out.RunSent || w.out.Before == (auth.BootID{}) {
@@ -322,6 +325,9 @@ func (w *way) finish(now uint64, k Kind) *Outcome {
 	if !w.done {
 		w.done = true
 		w.out.Kind, w.out.Elapsed = k, w.since(now)
+		if w.out.RunSent {
+			w.out.RunTook = time.Duration(now - w.first)
+		}
 	}
 	return &w.out
 }

@@ -17,15 +17,53 @@ import (
 type Config struct {
 	Key      auth.HostKey
 	Allow    auth.KeySet
-	Executor auth.Executor // 0: auth.Daemon
+	Executor auth.Executor // 0: auth.Daemon; auth.Kernel: the kernel module answers
+	Attached Attached      // what its daemon does then
 	Sysrq    int           // the kernel.sysrq that the executor obeys; 0: none
 	DryRun   bool
+	// Lost reports whether a request, though judged, is not answered; nil: none.
+	Lost func(auth.Request) bool
 	// Clock returns CLOCK_REALTIME and a clock that never goes back, in ns.
 	Clock func() (real, steady uint64)
 	// Random reports whether the random generator is ready; nil: it is.
 	Random func() bool
 	// Synchronised makes the host trust its clock from its first second on.
 	Synchronised bool
+}
+
+// Attached is what the daemon does whose word the kernel module waits for.
+type Attached uint8
+
+// What an attached daemon does.
+const (
+	Absent  Attached = iota // none was ever heard
+	Healthy                 // it takes all but drills
+	Slow                    // it is heard, but its word comes too late
+	Hung                    // it was last heard 8 s ago
+	Forbids                 // it vetoes all but drills
+)
+
+// silent is for how many seconds it was not heard.
+func (a Attached) silent() uint16 {
+	switch a {
+	case Absent:
+		return 0xffff
+	case Hung:
+		return 8
+	}
+	return 0
+}
+
+// settles says how it ends the pending state of a request.
+func (a Attached) settles(p *auth.Request) auth.Settlement {
+	switch {
+	case p.Flags&auth.Drill != 0:
+	case a == Healthy:
+		return auth.Taken
+	case a == Forbids:
+		return auth.Forbidden
+	}
+	return auth.Deadline
 }
 
 // Host answers requests. It is safe for concurrent use.
@@ -189,7 +227,8 @@ func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]b
 		return reply, false
 	}
 	if d.Pending {
-		h.ledger.Settle(now, id, p.ID, false)
+		// At once: the deadline takes no time here.
+		d, _ = h.ledger.Settle(now, id, p.ID, h.cfg.Attached.settles(&p))
 	}
 	if d.Silent {
 		return reply, false
@@ -199,7 +238,7 @@ func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]b
 		ID:        p.ID,
 		Challenge: d.Challenge,
 		Result:    d.Result,
-		Executor:  h.cfg.Executor,
+		Executor:  auth.Daemon,
 		Flags:     d.Flags,
 		Mask:      d.Mask,
 		Boot:      h.boot,
@@ -212,6 +251,15 @@ func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]b
 	if h.cfg.Sysrq > 0 {
 		r.Sysrq = uint16(h.cfg.Sysrq)
 	}
+	if h.cfg.Executor == auth.Kernel {
+		r.Flags |= auth.Armed
+		r.Silent = h.cfg.Attached.silent()
+		if r.Executor = d.By; r.Executor == 0 && r.Silent < 3 {
+			r.Executor = auth.Daemon
+		} else if r.Executor == 0 {
+			r.Executor = auth.Kernel
+		}
+	}
 	reply = h.sealer.SealReply(&r)
 	if d.Run && d.Flags&auth.DryRun == 0 {
 		h.runs[p.ID]++
@@ -220,7 +268,7 @@ func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]b
 		}
 	}
 	h.ledger.Finish(h.now(), id, p.ID)
-	lost := h.lost
+	lost := h.lost || h.cfg.Lost != nil && h.cfg.Lost(p)
 	h.lost = false
 	return reply, !lost
 }

@@ -19,10 +19,12 @@ build: ## build bin/netsysrq and bin/netsysrqd, static
 deps: ## install the Debian packages that the other targets need
 	@.ci/deps
 
-demo: demo-netns ## show the main job in two network namespaces (root)
+demo: build ## hang a virtual machine and bring it back with one packet
+	@.ci/deps vm
+	go run ./internal/demo/vm $(BIN) kmod-fallback
 
-demo-netns: deps build
-	go run ./internal/demo $(BIN)
+demo-netns: deps build ## show daemon and command in two network namespaces (root)
+	go run ./internal/demo/netns $(BIN)
 
 test: deps ## run every test (root, 10 minutes at most)
 	@.ci/test

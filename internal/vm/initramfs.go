@@ -67,7 +67,7 @@ func writeInitramfs(ctx context.Context, dir, path string, opt Options) error {
 // addPrograms adds init, busybox and ip.
 func addPrograms(ctx context.Context, dir string, t *Tree) error {
 	init := filepath.Join(dir, "init")
-	if err := goBuild(ctx, "netsysrq/internal/vm/guest", init, "-trimpath", "-ldflags=-s -w"); err != nil {
+	if err := goBuild(ctx, "netsysrq/internal/vm/guest", init, "-trimpath", "-buildvcs=false", "-ldflags=-s -w"); err != nil {
 		return err
 	}
 	t.Copy("/init", init)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Command demo shows netsysrq at work on one machine: two network namespaces
+// Command netns shows netsysrq at work on one machine: two network namespaces
 // joined by a veth pair, the real rules, the real daemon, the real command.
 // Only the trigger is a plain file, and a goroutine plays the kernel that
 // would read it. It leaves nothing behind.
@@ -22,7 +22,7 @@ import (
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: demo DIR, the directory of netsysrq and netsysrqd")
+		fmt.Fprintln(os.Stderr, "usage: netns DIR, the directory of netsysrq and netsysrqd")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -38,7 +38,7 @@ func main() {
 
 func run(ctx context.Context, bin string) (err error) {
 	if os.Geteuid() != 0 {
-		return errors.New("network namespaces and firewall rules need root: run make demo as root")
+		return errors.New("network namespaces and firewall rules need root: run make demo-netns as root")
 	}
 	d, err := newStage(ctx, bin)
 	if d != nil {

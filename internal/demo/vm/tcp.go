@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"netsysrq/internal/vm"
+)
+
+// The bench has no TCP. This is as much of it as it takes to be connected and to
+// read what a server says first, on a wire that loses nothing.
+
+var be = binary.BigEndian
+
+const (
+	etherSize = 14
+	ipv4Size  = 20
+	tcpSize   = 20
+	protoTCP  = 6
+
+	flagSYN, flagRST, flagPSH, flagACK = 2, 4, 8, 16
+)
+
+// segment is a TCP segment without options.
+type segment struct {
+	from, to netip.AddrPort
+	seq, ack uint32
+	flags    byte
+	data     []byte
+}
+
+// frame puts a segment into an Ethernet frame from the host to the guest.
+func (s *segment) frame() []byte {
+	tcp := make([]byte, tcpSize, tcpSize+len(s.data))
+	be.PutUint16(tcp[0:], s.from.Port())
+	be.PutUint16(tcp[2:], s.to.Port())
+	be.PutUint32(tcp[4:], s.seq)
+	be.PutUint32(tcp[8:], s.ack)
+	tcp[12], tcp[13] = tcpSize/4<<4, s.flags
+	be.PutUint16(tcp[14:], 65535) // window
+	tcp = append(tcp, s.data...)
+
+	ip := make([]byte, ipv4Size)
+	ip[0], ip[8], ip[9] = 4<<4|ipv4Size/4, 64, protoTCP
+	be.PutUint16(ip[2:], uint16(ipv4Size+len(tcp)))
+	copy(ip[12:], s.from.Addr().AsSlice())
+	copy(ip[16:], s.to.Addr().AsSlice())
+	be.PutUint16(ip[10:], checksum(ip))
+
+	pseudo := append(bytes.Clone(ip[12:20]), 0, protoTCP, byte(len(tcp)>>8), byte(len(tcp)))
+	be.PutUint16(tcp[16:], checksum(append(pseudo, tcp...)))
+
+	f := append(append([]byte{}, vm.GuestMAC[:]...), vm.HostMAC[:]...)
+	f = be.AppendUint16(f, 0x0800)
+	return append(append(f, ip...), tcp...)
+}
+
+// parseSegment reads a frame of the guest, if it holds a whole segment.
+func parseSegment(f []byte) (s segment, ok bool) {
+	if len(f) < etherSize+ipv4Size || be.Uint16(f[12:]) != 0x0800 {
+		return s, false
+	}
+	ip := f[etherSize:]
+	head, total := int(ip[0]&15)*4, int(be.Uint16(ip[2:]))
+	if ip[9] != protoTCP || head < ipv4Size || total > len(ip) || total < head+tcpSize {
+		return s, false
+	}
+	tcp := ip[head:total]
+	data := int(tcp[12]>>4) * 4
+	if data < tcpSize || data > len(tcp) {
+		return s, false
+	}
+	from, to := netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
+	return segment{
+		from: netip.AddrPortFrom(from, be.Uint16(tcp)), to: netip.AddrPortFrom(to, be.Uint16(tcp[2:])),
+		seq: be.Uint32(tcp[4:]), ack: be.Uint32(tcp[8:]), flags: tcp[13], data: tcp[data:],
+	}, true
+}
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	sum := uint32(0)
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(be.Uint16(b))
+	}
+	if len(b) == 1 {
+		sum += uint32(b[0]) << 8
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// errConnect: the guest's kernel took no connection.
+var errConnect = errors.New("not connected")
+
+// greeting connects to a port of the guest and reads until a text comes or ctx
+// ends. Without an error the guest's kernel has taken the connection, whatever a
+// process then said.
+func greeting(ctx context.Context, w *vm.Net, from, to netip.AddrPort, text string) (said string, err error) {
+	c := w.Capture()
+	defer c.Close()
+	// A conversation of its own each time, so where its numbers begin does not matter.
+	s := segment{from: from, to: to, seq: 1000, flags: flagSYN}
+	if err := w.SendFrame(s.frame()); err != nil {
+		return "", err
+	}
+	s.seq++
+	connected := false
+	defer func() {
+		s.flags = flagRST | flagACK
+		w.SendFrame(s.frame())
+	}()
+	var all []byte
+	for {
+		select {
+		case <-ctx.Done():
+			if !connected {
+				return "", fmt.Errorf("%w: %w", errConnect, context.Cause(ctx))
+			}
+			return string(all), nil
+		case f, ok := <-c.Frames():
+			if !ok {
+				return "", errors.New("the machine has ended")
+			}
+			r, ok := parseSegment(f.Data)
+			switch {
+			case !ok || r.from != to || r.to != from:
+				continue
+			case r.flags&flagRST != 0:
+				return "", fmt.Errorf("%w: refused", errConnect)
+			case r.flags&flagSYN != 0:
+				s.ack, connected = r.seq+1, true
+			case r.seq != s.ack || len(r.data) == 0:
+				continue // seen already, or nothing new
+			default:
+				all = append(all, r.data...)
+				s.ack += uint32(len(r.data))
+			}
+			s.flags = flagACK
+			if err := w.SendFrame(s.frame()); err != nil {
+				return "", err
+			}
+			if strings.Contains(string(all), text) {
+				return string(all), nil
+			}
+		}
+	}
+}

@@ -33,6 +33,9 @@ type Config struct {
 	// it obeys none, as writes to /proc/sysrq-trigger do.
 	Sysrq  int
 	DryRun bool
+	// Veto reports whether the daemon alone forbids a request that is fresh and
+	// within policy. It must not call the ledger. Nil: never.
+	Veto func(*Request) bool
 	// Random fills b with random bytes and reports whether it could.
 	Random func(b []byte) bool
 }
@@ -273,6 +276,9 @@ func (l *Ledger) decide(now Instant, a *account, e *entry, p *Request) Decision 
 		if m := Swallowed(steps, l.cfg.Sysrq); m != 0 {
 			return Decision{Reason: ReasonMasked, Result: RefSysrq, Mask: m}
 		}
+	}
+	if l.cfg.Executor == Daemon && p.Count > 0 && l.cfg.Veto != nil && l.cfg.Veto(p) {
+		return Decision{Reason: ReasonVetoed, Result: Vetoed}
 	}
 	d := Decision{Result: Accepted}
 	rehearsal := p.Flags&(Rehearse|Drill) != 0

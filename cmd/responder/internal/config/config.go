@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -43,6 +44,8 @@ type Config struct {
 	User      string         // name, uid or uid:gid that the daemon becomes
 	MachineID string         // file that tells this machine from its clones
 	Iptables  string         // auto, nft or legacy
+	Deadline  time.Duration  // for the daemon's word, before the kernel module acts alone
+	VetoFile  string         // while it exists, requests are vetoed
 	Log       Log
 }
 
@@ -63,6 +66,8 @@ func Default() *Config {
 		User:      "netsysrq",
 		MachineID: "/etc/machine-id",
 		Iptables:  "auto",
+		Deadline:  250 * time.Millisecond,
+		VetoFile:  "/run/netsysrq/veto",
 		Log:       Log{Format: "auto"},
 	}
 }
@@ -80,6 +85,8 @@ type document struct {
 	User      string   `toml:"user"`
 	MachineID string   `toml:"machine_id"`
 	Iptables  string   `toml:"iptables"`
+	Deadline  string   `toml:"deadline"`
+	VetoFile  string   `toml:"veto_file"`
 	Log       struct {
 		Format string `toml:"format"`
 		Level  string `toml:"level"`
@@ -105,6 +112,7 @@ func parse(path string, data []byte) (*Config, error) {
 	doc := document{
 		Port: int64(c.Port), Queue: int64(c.Queue), KeysDir: c.KeysDir, Trigger: c.Trigger, Kmsg: c.Kmsg,
 		User: c.User, MachineID: c.MachineID, Iptables: c.Iptables,
+		Deadline: c.Deadline.String(), VetoFile: c.VetoFile,
 	}
 	doc.Log.Format, doc.Log.Level = c.Log.Format, "info"
 
@@ -127,6 +135,8 @@ func parse(path string, data []byte) (*Config, error) {
 		k.fail("user", err)
 	}
 	c.Iptables = k.word("iptables", doc.Iptables, "auto", "nft", "legacy")
+	c.Deadline = k.duration("deadline", doc.Deadline, 10*time.Millisecond, 10*time.Second)
+	c.VetoFile = k.file("veto_file", doc.VetoFile)
 	c.Log.Format = k.word("log.format", doc.Log.Format, "auto", "journald", "text", "json")
 	level := k.word("log.level", doc.Log.Level, "debug", "info", "warn", "error")
 	if err := c.Log.Level.UnmarshalText([]byte(level)); err != nil {
@@ -162,6 +172,14 @@ func (k *checker) number(setting string, v, least, most int64, why string) uint1
 		return 0
 	}
 	return uint16(v)
+}
+
+func (k *checker) duration(setting, v string, least, most time.Duration) time.Duration {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < least || d > most || d%time.Millisecond != 0 {
+		k.fail(setting, fmt.Errorf("%q: must be from %v to %v in whole milliseconds, such as \"250ms\"", v, least, most))
+	}
+	return d
 }
 
 func (k *checker) file(setting, v string) string {

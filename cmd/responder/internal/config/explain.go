@@ -20,6 +20,8 @@ var kinds = []struct{ name, kind string }{
 	{"queue", "a number"},
 	{"allow_from", `a list such as ["192.0.2.0/24"]`},
 	{"iptables", "a string"},
+	{"deadline", "a string"},
+	{"veto_file", "a string"},
 	{"keys_dir", "a string"},
 	{"machine_id", "a string"},
 	{"user", "a string"},

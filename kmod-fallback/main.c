@@ -70,13 +70,16 @@ static enum nsrq_reason find_udp(const struct sk_buff *skb, u8 family,
 	if (!uh->source)
 		return NSRQ_REASON_SOURCE;
 	if (family == NFPROTO_IPV4) {
-		if (ipv4_is_multicast(iph->saddr) || ipv4_is_zeronet(iph->saddr) ||
-		    ipv4_is_lbcast(iph->saddr) ||
-		    (ipv4_is_loopback(iph->saddr) && !loopback))
+		/* RFC 1122 3.2.1.3 (a), RFC 1112 4 */
+		if (ipv4_is_multicast(iph->saddr) || ntohl(iph->saddr) < 1 << 24 ||
+		    ntohl(iph->saddr) >= 0xf0000000 ||
+		    ((ipv4_is_loopback(iph->saddr) ||
+		      ipv4_is_loopback(iph->daddr)) && !loopback))
 			return NSRQ_REASON_SOURCE;
 	} else {
 		if (!(ipv6_addr_type(&ip6h->saddr) & IPV6_ADDR_UNICAST) ||
-		    (ipv6_addr_loopback(&ip6h->saddr) && !loopback))
+		    ((ipv6_addr_loopback(&ip6h->saddr) ||
+		      ipv6_addr_loopback(&ip6h->daddr)) && !loopback))
 			return NSRQ_REASON_SOURCE;
 	}
 	return NSRQ_REASON_OK;
@@ -86,13 +89,16 @@ static enum nsrq_reason find_udp(const struct sk_buff *skb, u8 family,
 static bool is_between_hosts(const struct nsrq_peer *peer,
 			     const struct net_device *dev)
 {
+	const struct net_device *on = peer->ifindex ? dev : NULL;
+	bool loopback = dev->flags & IFF_LOOPBACK;
 	unsigned int from;
 
 	if (peer->family == NFPROTO_IPV6)
-		return ipv6_chk_addr(&init_net, &peer->our_addr.in6,
-				     peer->ifindex ? dev : NULL, 0);
+		return ipv6_chk_addr(&init_net, &peer->our_addr.in6, on, 0) &&
+		       (loopback ||
+			!ipv6_chk_addr(&init_net, &peer->addr.in6, on, 0));
 	from = inet_addr_type(&init_net, peer->addr.ip);
-	return (from == RTN_UNICAST || from == RTN_LOCAL) &&
+	return (from == RTN_UNICAST || (from == RTN_LOCAL && loopback)) &&
 	       inet_addr_type(&init_net, peer->our_addr.ip) == RTN_LOCAL;
 }
 

@@ -28,6 +28,7 @@
 #define NSRQ_UNSAID	200	/* ms after which a run waits no more for its reply */
 #define NSRQ_LAG	40	/* ms that the tick leaves to the thread */
 #define NSRQ_SKIP	1000	/* ms after which a step that only the thread may do is left out */
+#define NSRQ_NEVER	0xffff	/* seconds of silence of a daemon that was never heard */
 #define NSRQ_SILENCE	3000	/* ms after which a daemon that was not heard counts as silent */
 #define NSRQ_DUMP	10000	/* ms for which a dump that the thread is printing is waited for */
 

@@ -236,7 +236,7 @@ static int put_key(struct sk_buff *skb, const struct brief *b)
 
 static int get_status(struct sk_buff *request, struct genl_info *info)
 {
-	u32 deadline, daemon, seq, read, jobs = 0, silent = 0xffff;
+	u32 deadline, daemon, seq, read, jobs = 0, silent = NSRQ_NEVER;
 	struct brief keys[NSRQ_KEYS];
 	u8 boot_id[NSRQ_BOOT_ID_SIZE];
 	const struct nsrq_account *a;
@@ -267,8 +267,8 @@ static int get_status(struct sk_buff *request, struct genl_info *info)
 	seq = nsrq.event_next;
 	read = nsrq.event_read;
 	if (nsrq.heard)
-		silent = min_t(u64, silent, div_u64(now.boot - nsrq.heard,
-						    NSEC_PER_SEC));
+		silent = min_t(u64, NSRQ_NEVER - 1,
+			       div_u64(now.boot - nsrq.heard, NSEC_PER_SEC));
 	leave();
 
 	err = !head ||

@@ -117,12 +117,13 @@ static void seal(u8 *packet, const struct errand *e)
 		.load = ((u64)avenrun[0] * 100) >> FSHIFT,
 		.free = max(si_mem_available(), 0L) >> (20 - PAGE_SHIFT),
 		.sysrq = min(sysrq_mask(), 0xfffe),
-		.silent = 0xffff,
+		.silent = NSRQ_NEVER,
 	};
 	u8 nonce[NSRQ_NONCE_SIZE];
 
 	if (heard)
-		r.silent = div_u64(max(now.boot, heard) - heard, NSEC_PER_SEC);
+		r.silent = min(div_u64(max(now.boot, heard) - heard, NSEC_PER_SEC),
+			       NSRQ_NEVER - 1ULL);
 	if (!r.executor)
 		r.executor = heard && now.boot < heard + NSRQ_SILENCE * NSRQ_MS &&
 			     READ_ONCE(nsrq.daemon) ? NSRQ_DAEMON : NSRQ_KERNEL;

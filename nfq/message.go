@@ -28,6 +28,7 @@ const (
 	msgVerdictBatch  = unix.NFNL_SUBSYS_QUEUE<<8 | 3
 	attrPacketHdr    = 1
 	attrVerdictHdr   = 2
+	attrMark         = 3
 	attrTimestamp    = 4
 	attrIfindexIndev = 5
 	attrPayload      = 10
@@ -108,6 +109,11 @@ func parsePacket(body []byte, p *Packet) (known bool, err error) {
 				return known, errMalformed
 			}
 			p.ID, known = binary.BigEndian.Uint32(value), true
+		case attrMark:
+			if len(value) < 4 {
+				return known, errMalformed
+			}
+			p.Mark = binary.BigEndian.Uint32(value)
 		case attrIfindexIndev:
 			if len(value) < 4 {
 				return known, errMalformed

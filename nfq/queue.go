@@ -21,6 +21,8 @@ type Packet struct {
 	// InDev is the index of the interface that the packet came in on, 0 if
 	// the kernel did not say.
 	InDev uint32
+	// Mark is the packet's netfilter mark.
+	Mark uint32
 	// Arrived is when the kernel received the packet, in ns of CLOCK_REALTIME
 	// with a resolution of 1 µs, however long it waited since. It is 0 if the
 	// packet was not stamped, as can happen in the first moments after Open.
@@ -68,9 +70,8 @@ type Config struct {
 	// OnStart is called on the thread of Run, which serves nothing else
 	// and ends with it, before the first packet is read; an error ends Run.
 	OnStart func() error
-	// Statistics is what OpenStatistics returned to this process while it
-	// was root; KernelStats reads it. If it is nil, Open opens it. The
-	// queue does not close it.
+	// Statistics is StatisticsPath, opened by root; KernelStats reads it. If
+	// it is nil, Open opens it. The queue does not close it.
 	Statistics *os.File
 	// Logger gets what is worth a human's eye, never one line a packet.
 	Logger *slog.Logger
@@ -137,7 +138,7 @@ func newQueue(cfg Config, s *socket) *Queue {
 	}
 	if q.proc = cfg.Statistics; q.proc == nil {
 		q.ownProc = true
-		q.proc, q.procErr = OpenStatistics()
+		q.proc, q.procErr = os.Open(StatisticsPath)
 	}
 	return q
 }

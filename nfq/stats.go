@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -67,17 +66,14 @@ type KernelStats struct {
 	LastID uint32
 }
 
-// procQueues lists the queues of a network namespace. Root alone may open it.
-const procQueues = "/proc/thread-self/net/netfilter/nfnetlink_queue"
+// StatisticsPath lists the queues of the network namespace of the thread that
+// opens it. Root alone may open it. An open file stays with that namespace and
+// needs no privilege later.
+const StatisticsPath = "/proc/thread-self/net/netfilter/nfnetlink_queue"
 
-// maxProcQueues bounds what is read of procQueues: a line has less than 80
+// maxProcQueues bounds what is read of StatisticsPath: a line has less than 80
 // bytes, a namespace at most 65536 queues.
 const maxProcQueues = 80 << 16
-
-// OpenStatistics opens the kernel's list of queues in the network namespace of
-// the calling thread. The file stays with that namespace and needs no privilege
-// later.
-func OpenStatistics() (*os.File, error) { return os.Open(procQueues) }
 
 // KernelStats reads the kernel's view of the queue from procfs.
 func (q *Queue) KernelStats() (KernelStats, error) {

@@ -30,9 +30,9 @@ func (c *command) check(ctx context.Context, args []string) error {
 		}
 	default:
 		for _, f := range report.Findings {
-			fmt.Fprintf(c.stdout, "%-7s  %-13s  %s\n", f.State, f.Name, f.Text)
+			fmt.Fprintf(c.stdout, "%-7s  %-20s  %s\n", f.State, f.Name, f.Text)
 			if f.Hint != "" && f.State != check.OK {
-				fmt.Fprintf(c.stdout, "%24s %s\n", "->", f.Hint)
+				fmt.Fprintf(c.stdout, "%31s %s\n", "->", f.Hint)
 			}
 		}
 		fmt.Fprintln(c.stdout, report.Sentence())

@@ -29,6 +29,7 @@ import (
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/logging"
+	"netsysrq/cmd/responder/internal/module"
 	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/cmd/responder/internal/runner"
 	"netsysrq/nfq"
@@ -62,12 +63,21 @@ type daemon struct {
 	log        *logging.Log
 	lost       uint64 // log records already reported as lost
 	keys       []keyring.Key
-	level      *slog.LevelVar
-	gate       *gate.Gate
-	runner     *runner.Runner
-	lanes      []*lane
-	statistics *os.File // the kernel's list of queues, which root alone may open
-	notify     *sdnotify.Notifier
+	// keysComplete reports that no key file was left out because of a mistake.
+	keysComplete bool
+	boot         auth.BootID
+	level        *slog.LevelVar
+	gate         *gate.Gate
+	runner       *runner.Runner
+	lanes        []*lane
+	link         *module.Link
+	judged       chan struct{} // a word was said to the kernel module
+	// When a module is looked for again, and what came of it the last time.
+	attachAgain time.Time
+	attachState string
+	vetoFile    atomic.Pointer[string]
+	statistics  *os.File // the kernel's list of queues, which root alone may open
+	notify      *sdnotify.Notifier
 }
 
 // lane is one queue and what reads it.
@@ -99,30 +109,33 @@ func runDaemon(ctx context.Context, cfg *config.Config, configPath string, stder
 func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daemon, error) {
 	debug.SetMemoryLimit(memoryLimit)
 	runtime.GOMAXPROCS(processors)
-	d := &daemon{cfg: cfg, configPath: configPath, level: new(slog.LevelVar)}
+	d := &daemon{cfg: cfg, configPath: configPath, level: new(slog.LevelVar), judged: make(chan struct{}, 1)}
+	d.vetoFile.Store(&cfg.VetoFile)
 	d.level.Set(cfg.Log.Level)
 	var err error
 	if d.log, err = logging.New(cfg.Log.Format, stderr, d.level); err != nil {
 		return nil, err
 	}
-	if d.identity, err = host.Lookup(cfg.User); err != nil {
+	if d.identity, err = host.Become(cfg.User); err != nil {
 		return nil, err
 	}
+	inherited := host.Inherit()
 	if d.machineID, err = keyring.MachineID(cfg.MachineID); err != nil {
 		return nil, err
 	}
-	boot, err := host.BootID()
-	if err != nil {
+	if d.boot, err = host.BootID(); err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	kmsg, err := runner.OpenKmsg(cfg.Kmsg)
+	kmsg, err := openKmsg(inherited, cfg.Kmsg)
 	if err != nil {
 		d.log.Warn("kernel log cannot be read: s and u will wait for their whole bound", "err", err)
 	}
-	if d.runner, err = runner.New(cfg.Trigger, kmsg, func(id auth.KeyID, request auth.RequestID) { d.gate.Finished(id, request) }); err != nil {
-		return nil, err
+	trigger, err := inherited.Open(host.TriggerFile, cfg.Trigger, runner.TriggerFlags)
+	if err != nil {
+		return nil, fmt.Errorf("open trigger: %w", err)
 	}
-	answerer, err := host.NewAnswerer(cfg.Port)
+	d.runner = runner.New(trigger, cfg.Trigger, kmsg, func(id auth.KeyID, request auth.RequestID) { d.gate.Finished(id, request) })
+	answerer, err := host.NewAnswerer(inherited, cfg.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -133,12 +146,22 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 			DryRun:   cfg.DryRun,
 			Random:   func(b []byte) bool { rand.Read(b); return true },
 		},
-		Boot:   boot,
+		Boot:   d.boot,
 		Submit: d.runner.Submit,
 		Cut:    d.runner.Cut,
 		Answer: answerer.Send,
 		Log:    d.log.Logger,
+		Veto:   d.vetoed,
+		Armed:  module.Armed,
+		Mark:   rules.AuthenticMark, MarkMask: rules.MarkMask,
+		Judged: func() {
+			select {
+			case d.judged <- struct{}{}:
+			default:
+			}
+		},
 	})
+	d.link = &module.Link{Dial: module.Dial, Log: d.log.Logger}
 	if err := d.loadKeys(); err != nil {
 		// One bad file must not lock everyone out.
 		d.log.Error("keys cannot all be taken", "err", err)
@@ -146,14 +169,19 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 			return nil, err
 		}
 	}
-	d.warnOfRules()
+	d.attach()
+	if os.Geteuid() == 0 {
+		d.warnOfRules() // else a unit of its own watches them
+	}
 	d.lanes = []*lane{
 		{Lane: d.gate.Lane(), name: "quiet", number: cfg.Queue},
 		{Lane: d.gate.Lane(), name: "busy", number: cfg.Queue + 1},
 	}
-	if d.statistics, err = nfq.OpenStatistics(); err != nil {
+	statistics, err := inherited.Open(host.StatisticsFile, nfq.StatisticsPath, unix.O_RDONLY)
+	if err != nil {
 		return nil, fmt.Errorf("open the kernel's list of queues: %w", err)
 	}
+	d.statistics = os.NewFile(uintptr(statistics), nfq.StatisticsPath)
 	for _, l := range d.lanes {
 		if err := d.open(l); err != nil {
 			return nil, err
@@ -169,6 +197,14 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 		return nil, fmt.Errorf("give up root: %w", err)
 	}
 	return d, nil
+}
+
+func openKmsg(inherited host.Inherited, path string) (*runner.Kmsg, error) {
+	fd, err := inherited.Open(host.KmsgFile, path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	return runner.NewKmsg(fd, path)
 }
 
 // open binds a lane's queue.
@@ -216,6 +252,7 @@ func (d *daemon) loadKeys() error {
 	if len(files) == 0 {
 		d.log.Warn("no keys: every packet is junk until one is added with netsysrqd keys add")
 	}
+	d.keysComplete = true
 	d.setKeys(files)
 	return nil
 }
@@ -237,6 +274,7 @@ func (d *daemon) loadSoundKeys() error {
 		sound = append(sound, e.Key)
 		d.log.Info("key in force", "key", e.Key.Operator, "key_id", e.Key.Key.ID.String(), "host", e.Key.Host, "allowed", e.Key.Allow.String())
 	}
+	d.keysComplete = false
 	d.setKeys(sound)
 	return nil
 }
@@ -246,7 +284,8 @@ func (d *daemon) loadSoundKeys() error {
 func (d *daemon) warnOfRules() {
 	ctx, cancel := context.WithTimeout(context.Background(), rulesWait)
 	defer cancel()
-	set := rules.Set{Port: d.cfg.Port, Queue: d.cfg.Queue, AllowFrom: d.cfg.AllowFrom, Backend: d.cfg.Iptables, Path: os.Getenv("PATH")}
+	set := rules.Set{Port: d.cfg.Port, Queue: d.cfg.Queue, AllowFrom: d.cfg.AllowFrom, Backend: d.cfg.Iptables, Path: os.Getenv("PATH"),
+		Kernel: rules.ModuleLoaded()}
 	found, err := set.Status(ctx)
 	if err != nil {
 		d.log.Warn("firewall rules cannot be looked at", "err", err)
@@ -269,6 +308,9 @@ func (d *daemon) setKeys(files []keyring.Key) {
 		keys[i] = gate.Key{Operator: f.Operator, Allowed: f.Allow, Host: &f.Key}
 	}
 	d.gate.SetKeys(keys)
+	if err := d.link.Set(d.settings()); err != nil {
+		d.log.Error("kernel module not told of the keys", "err", err)
+	}
 }
 
 // dropRemoved takes keys out of force whose files are gone. It is what a reload
@@ -282,6 +324,9 @@ func (d *daemon) dropRemoved() {
 	for _, k := range d.keys {
 		if _, err := os.Lstat(k.Path); errors.Is(err, fs.ErrNotExist) {
 			d.log.Info("key removed", "key", k.Operator, "key_id", k.Key.ID.String())
+			if err := d.link.Remove(k.Key.ID); err != nil {
+				d.log.Error("key not taken out of the kernel module", "key_id", k.Key.ID.String(), "err", err)
+			}
 			continue
 		}
 		kept = append(kept, k)
@@ -309,7 +354,11 @@ func (d *daemon) run(ctx context.Context) error {
 		d.runner.Run(rctx)
 	}()
 
-	d.log.Info("ready", "port", d.cfg.Port, "queues", fmt.Sprintf("%d,%d", d.lanes[0].number, d.lanes[1].number),
+	mode := auth.Daemon
+	if d.link.Attached() {
+		mode = auth.Kernel
+	}
+	d.log.Info("ready", "mode", mode.String(), "port", d.cfg.Port, "queues", fmt.Sprintf("%d,%d", d.lanes[0].number, d.lanes[1].number),
 		"trigger", d.cfg.Trigger, "dry_run", d.cfg.DryRun, "uid", os.Getuid())
 	d.tell(sdnotify.Ready)
 
@@ -317,6 +366,8 @@ func (d *daemon) run(ctx context.Context) error {
 	defer sample.Stop()
 	summary := time.NewTicker(gate.SummaryEvery)
 	defer summary.Stop()
+	events := time.NewTimer(0)
+	defer events.Stop()
 loop:
 	for {
 		select {
@@ -326,9 +377,16 @@ loop:
 			d.reload()
 		case <-summary.C:
 			d.summarise()
+		case <-d.judged:
+			events.Reset(eventsSoon)
+		case <-events.C:
+			if d.events() {
+				events.Reset(eventsSoon)
+			}
 		case <-sample.C:
-			d.gate.Sample()
-			d.feedWatchdog()
+			asked, synchronised := d.gate.Sample()
+			d.beat(d.feedWatchdog(), asked, synchronised)
+			events.Reset(0)
 		}
 	}
 	d.tell("STOPPING=1")
@@ -375,7 +433,7 @@ func (d *daemon) serve(ctx context.Context, l *lane) {
 
 // feedWatchdog tells systemd that all is well, if every read loop turns. That
 // the ledger's lock is not stuck was just shown by the gate's sample.
-func (d *daemon) feedWatchdog() {
+func (d *daemon) feedWatchdog() bool {
 	for _, l := range d.lanes {
 		q := l.queue.Load()
 		if q == nil {
@@ -383,10 +441,11 @@ func (d *daemon) feedWatchdog() {
 		}
 		if since := time.Since(q.Stats().LastTick); since > stuckAfter {
 			d.log.Error("read loop hangs", "lane", l.name, "since", since)
-			return
+			return false
 		}
 	}
 	d.tell("WATCHDOG=1")
+	return true
 }
 
 func (d *daemon) summarise() {
@@ -407,7 +466,7 @@ func (d *daemon) summarise() {
 			l.summarised = n
 		}
 	}
-	gate.Summarise(d.log.Logger, lanes, dropped)
+	gate.Summarise(d.log.Logger, lanes, dropped, d.modulePackets())
 	if n := d.log.Lost(); n > d.lost {
 		d.log.Warn("log records lost: nobody read them in time", "records", n-d.lost)
 		d.lost = n
@@ -435,16 +494,16 @@ func (d *daemon) reload() {
 		return
 	}
 	old := *d.cfg
-	d.cfg.KeysDir = next.KeysDir
+	d.cfg.KeysDir, d.cfg.DryRun, d.cfg.Deadline = next.KeysDir, next.DryRun, next.Deadline
 	if err := d.loadKeys(); err != nil {
-		d.cfg.KeysDir = old.KeysDir
+		d.cfg.KeysDir, d.cfg.DryRun, d.cfg.Deadline = old.KeysDir, old.DryRun, old.Deadline
 		d.log.Error("reload: keys not taken, the old ones stay", "err", err)
 		status += "reload failed: " + err.Error()
 		d.dropRemoved()
 		return
 	}
-	d.cfg.DryRun = next.DryRun
 	d.gate.SetDryRun(next.DryRun)
+	d.vetoFile.Store(&next.VetoFile)
 	d.cfg.Log.Level = next.Log.Level
 	d.level.Set(next.Log.Level)
 	if next.Port != old.Port || next.Queue != old.Queue || next.Trigger != old.Trigger || next.Kmsg != old.Kmsg ||

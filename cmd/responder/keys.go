@@ -20,6 +20,7 @@ import (
 	"netsysrq/cmd/responder/internal/hint"
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/kmod-fallback/kmod"
 )
 
 const reload = "now run: systemctl reload netsysrqd"
@@ -74,8 +75,14 @@ func (c *command) keysAdd(args []string) error {
 		return asRoot(err)
 	}
 	fmt.Fprintf(c.stdout, "%s may use %v on this host (%s), with key %v\n", k.Operator, k.Allow, k.Host, k.Key.ID)
-	fmt.Fprintln(c.stderr, reload)
-	return nil
+	defer fmt.Fprintln(c.stderr, reload)
+	loaded, err := tellModule("the key is here, but not in the kernel module", func(m *kmod.Client) error {
+		return m.InstallKey(&k.Key, k.Allow)
+	})
+	if loaded && err == nil {
+		fmt.Fprintln(c.stdout, "the kernel module obeys it from now on")
+	}
+	return err
 }
 
 // keyConfig reads what commands on keys need of the configuration.
@@ -234,8 +241,21 @@ func (c *command) keysRemove(args []string) error {
 		return asRoot(err)
 	}
 	fmt.Fprintf(c.stdout, "removed %s\n", k.Path)
-	fmt.Fprintln(c.stderr, reload)
-	return nil
+	defer fmt.Fprintln(c.stderr, reload)
+	loaded, err := tellModule("the file is gone, but the kernel module still obeys the key", func(m *kmod.Client) error {
+		if k.Key.ID == (auth.KeyID{}) {
+			return errors.New("neither the file nor its name said which key it is")
+		}
+		err := m.RemoveKey(k.Key.ID)
+		if errors.Is(err, kmod.ErrUnknownKey) {
+			return nil
+		}
+		return err
+	})
+	if loaded && err == nil {
+		fmt.Fprintln(c.stdout, "the kernel module does not obey it any more")
+	}
+	return err
 }
 
 // asRoot adds a hint to what only root may do.

@@ -3,13 +3,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
-	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/hint"
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/cmd/responder/internal/module"
+	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/kmod-fallback/kmod"
 )
 
@@ -42,15 +44,18 @@ func (c *command) loadKeys(args []string) error {
 	if err != nil {
 		return fmt.Errorf("read boot id: %w", err)
 	}
-	m, err := kmod.Dial()
+	m, err := dialModule()
 	if err != nil {
-		return hint.Add(err, "modprobe xt_NETSYSRQ")
+		return err
 	}
 	defer m.Close()
 	if err := m.SetBootID(boot); err != nil {
 		return err
 	}
 	if err := m.SetDryRun(cfg.DryRun); err != nil {
+		return err
+	}
+	if err := m.SetDeadline(cfg.Deadline); err != nil {
 		return err
 	}
 	if err := replaceKeys(m, keys); err != nil {
@@ -60,28 +65,43 @@ func (c *command) loadKeys(args []string) error {
 	return nil
 }
 
-// replaceKeys makes the module hold these keys and no others. What goes, goes
-// first: there may be no room for what comes.
-func replaceKeys(m *kmod.Client, keys []keyring.Key) error {
-	status, err := m.Status()
+// dialModule connects to the kernel module.
+func dialModule() (*kmod.Client, error) {
+	// kmod.Dial asks for the module's netlink family, whereupon the kernel runs
+	// modprobe.
+	if !rules.ModuleLoaded() {
+		return nil, hint.Add(kmod.ErrNotLoaded, "modprobe xt_NETSYSRQ")
+	}
+	return kmod.Dial()
+}
+
+// replaceKeys makes the module hold these keys and no others.
+func replaceKeys(m module.Holder, keys []keyring.Key) error {
+	var list []module.Key
+	for i := range keys {
+		list = append(list, module.Key{Operator: keys[i].Operator, Allowed: keys[i].Allow, Host: &keys[i].Key})
+	}
+	_, refused, err := module.ReplaceKeys(m, list, true)
+	if err == nil && len(refused) > 0 {
+		err = fmt.Errorf("kernel module: install key %v: %w", refused[0].Host.ID, kmod.ErrPermission)
+	}
+	return err
+}
+
+// tellModule tells the kernel module of one key at once, if it is loaded, and
+// reports whether it is. The key files are in order by then, and the command
+// that reads them mends what goes wrong here.
+func tellModule(what string, tell func(*kmod.Client) error) (loaded bool, err error) {
+	m, err := dialModule()
+	if errors.Is(err, kmod.ErrNotLoaded) {
+		return false, nil
+	}
+	if err == nil {
+		defer m.Close()
+		err = tell(m)
+	}
 	if err != nil {
-		return err
+		err = hint.Add(fmt.Errorf("%s: %w", what, err), "run as root: netsysrqd load-keys")
 	}
-	wanted := map[auth.KeyID]bool{}
-	for i := range keys {
-		wanted[keys[i].Key.ID] = true
-	}
-	for _, held := range status.Keys {
-		if !wanted[held.ID] {
-			if err := m.RemoveKey(held.ID); err != nil {
-				return err
-			}
-		}
-	}
-	for i := range keys {
-		if err := m.InstallKey(&keys[i].Key, keys[i].Allow); err != nil {
-			return err
-		}
-	}
-	return nil
+	return true, err
 }

@@ -110,6 +110,14 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 		return c.rules(ctx, args)
 	case "keys":
 		return c.keys(args)
+	case "arm":
+		return c.arm(ctx, args)
+	case "disarm":
+		return c.disarm(ctx, args)
+	case "hand-over":
+		return c.handOver(args)
+	case "status":
+		return c.status(args)
 	case "load-keys":
 		return c.loadKeys(args)
 	case "help":

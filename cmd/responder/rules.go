@@ -12,12 +12,15 @@ import (
 )
 
 func (c *command) rules(ctx context.Context, args []string) error {
-	name, args, err := subcommand("rules", args, "print", "apply", "remove")
+	name, args, err := subcommand("rules", args, "print", "apply", "remove", "watch")
 	if err != nil {
 		return err
 	}
-	if name == "print" {
+	switch name {
+	case "print":
 		return c.rulesPrint(args)
+	case "watch":
+		return c.rulesWatch(ctx, args)
 	}
 	if _, err := c.parse(newFlags("rules "+name), args, 0); err != nil {
 		return err
@@ -46,7 +49,8 @@ func (c *command) ruleSet() (rules.Set, error) {
 	if err != nil {
 		return rules.Set{}, err
 	}
-	return rules.Set{Port: cfg.Port, Queue: cfg.Queue, AllowFrom: cfg.AllowFrom, Backend: cfg.Iptables, Path: c.getenv("PATH")}, nil
+	return rules.Set{Port: cfg.Port, Queue: cfg.Queue, AllowFrom: cfg.AllowFrom, Backend: cfg.Iptables,
+		Kernel: rules.ModuleLoaded(), Path: c.getenv("PATH")}, nil
 }
 
 func (c *command) tell(results []rules.Result, done string) {

@@ -6,11 +6,12 @@ const usage = `Usage:
     netsysrqd [--config FILE] run
     netsysrqd [--config FILE] check [--json] [--quiet]
     netsysrqd [--config FILE] rules print [--ipv4 | --ipv6]
-    netsysrqd [--config FILE] rules apply | remove
+    netsysrqd [--config FILE] status [--json] [--events]
+    netsysrqd [--config FILE] rules apply | remove | watch
     netsysrqd [--config FILE] keys add [OPERATOR] [--file FILE] [--allow KEYS]
     netsysrqd [--config FILE] keys list [--json]
     netsysrqd [--config FILE] keys remove OPERATOR | KEYID
-    netsysrqd [--config FILE] load-keys
+    netsysrqd [--config FILE] arm | disarm | load-keys
     netsysrqd help | version
 
 netsysrqd lets operators with a key send Magic SysRq commands to this host over
@@ -21,15 +22,21 @@ run     is the daemon. It takes what needs root, then becomes the user of the
         systemd runs is this.
 
 check   says in plain words whether this host would obey: configuration, keys,
-        firewall rule, daemon, SysRq, clock. It changes nothing. As root it
-        sees everything; --quiet leaves only the exit code, --json is for
-        programs.
+        kernel module, firewall rule, daemon, SysRq, clock. It changes nothing.
+        As root it sees everything; --quiet leaves only the exit code, --json
+        is for programs.
+
+status  is what the kernel module says of itself: keys, daemon, packets by
+        reason; --events adds its record of what it did. It needs root.
 
 rules   are the firewall rules that hand packets to the daemon: chains of its
         own in the raw table, for IPv4 and IPv6. print shows the input of
         iptables-restore and ip6tables-restore (--noflush) that apply uses.
         apply may be run any number of times; remove takes out all of ours.
-        Rules of others are never touched.
+        Rules of others are never touched. Where the kernel module xt_NETSYSRQ
+        is loaded they lead through it: apply again after loading it, and
+        remove before unloading it. watch puts them back whenever something
+        flushes them, and runs until it is ended.
 
 keys    are the operators of this host. add reads one enrolment line, which
         the operator makes with "netsysrq enroll HOST", from standard input or
@@ -37,12 +44,18 @@ keys    are the operators of this host. add reads one enrolment line, which
         no command line and no shell history. OPERATOR replaces the name in
         the line for this host and its log; --allow nsub replaces the SysRq
         keys that the line proposes. An operator can have two keys, so that one
-        can succeed the other. list shows no secrets.
-        After add or remove: systemctl reload netsysrqd
+        can succeed the other. list shows no secrets. The kernel module, if it
+        is loaded, is told at once; the daemon is not, so after add or remove:
+        systemctl reload netsysrqd
+
+arm     loads the kernel module, gives it the keys and applies the rules: all
+        that a host needs to obey, but for the daemon. Without a key, or what
+        else it needs, it does what it can and says so. disarm undoes it.
 
 load-keys
-        gives the keys to the kernel module xt_NETSYSRQ, which then obeys
-        them whether or not a daemon runs. The daemon does not use it yet.
+        makes the kernel module xt_NETSYSRQ hold the keys of this host and no
+        others, and tells it dry_run and deadline. It then obeys those keys
+        whether or not a daemon runs. Keys that it holds are left alone.
 
 Options:
     -c, --config FILE    instead of /etc/netsysrq/netsysrqd.toml

@@ -16,6 +16,7 @@ import (
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/internal/clock"
+	"netsysrq/kmod-fallback/kmod"
 )
 
 // State says how one thing stands.
@@ -48,30 +49,46 @@ const (
 	NoIdea   Verdict = "unknown"
 )
 
+// Mode says who answers and acts.
+type Mode string
+
+// Modes.
+const (
+	KernelMode Mode = "kernel" // the module, with or without the daemon's word
+	DaemonMode Mode = "daemon" // the daemon alone
+)
+
 // Report is all that was found.
 type Report struct {
 	Verdict   Verdict   `json:"verdict"`
-	Operators []string  `json:"operators"` // whose requests count
+	Mode      Mode      `json:"mode,omitempty"` // empty: the configuration cannot be read
+	Operators []string  `json:"operators"`      // whose requests count
 	Findings  []Finding `json:"findings"`
 }
 
 // Host is where a check looks. Fields are there for tests to replace.
 type Host struct {
 	Proc         string // where proc is mounted
+	Sys          string // and sysfs
+	Etc          string // where saved firewall rules are
 	Root         bool   // the caller is root and can see everything
 	Synchronised func() bool
 	Rules        func(context.Context, rules.Set) ([]rules.Status, error)
 	Try          func(context.Context, rules.Set, rules.Family) error
+	Module       func() (kmod.Status, error) // kmod.ErrNotLoaded: there is none
 }
 
 // This is the host that the check runs on.
 func This() Host {
 	return Host{
 		Proc:         "/proc",
+		Sys:          "/sys",
+		Etc:          "/etc",
 		Root:         os.Geteuid() == 0,
 		Synchronised: clock.Synchronised,
 		Rules:        func(ctx context.Context, s rules.Set) ([]rules.Status, error) { return s.Status(ctx) },
 		Try:          func(ctx context.Context, s rules.Set, f rules.Family) error { return s.Try(ctx, f) },
+		Module:       moduleStatus,
 	}
 }
 
@@ -80,10 +97,15 @@ type checker struct {
 	Host
 	cfg     *config.Config
 	report  Report
-	allowed auth.KeySet // what the operators may use, all together
-	inert   bool        // the configuration makes every request a rehearsal
-	read    bool        // something reads both queues
-	daemon  int         // the process that does, 0: not seen
+	keys    []keyring.Key // that count
+	files   bool          // all key files were read
+	allowed auth.KeySet   // what the operators may use, all together
+	loaded  bool          // the kernel module is
+	module  *kmod.Status  // nil: not loaded or not seen
+	through bool          // a rule leads through the kernel module
+	inert   bool          // every request is a rehearsal
+	read    bool          // something reads both queues
+	daemon  int           // the process that does, 0: not seen
 }
 
 func (c *checker) add(name string, state State, text, hint string) {
@@ -95,12 +117,17 @@ func (h Host) Run(ctx context.Context, path, rulesPath string) *Report {
 	c := &checker{Host: h}
 	c.report.Operators = []string{}
 	if c.configuration(path) {
-		c.keys()
+		c.keyFiles()
+		c.kernelModule()
 		c.firewall(ctx, c.set(rulesPath))
+		c.savedRules()
+		c.report.Mode = c.mode()
+		c.inert = c.report.Mode == KernelMode && c.module != nil && c.module.DryRun
 		c.queues()
 		c.port()
 		c.trigger()
 		c.sysrq()
+		c.kernelConfiguration()
 		c.clock()
 		c.memory()
 	}
@@ -109,7 +136,25 @@ func (h Host) Run(ctx context.Context, path, rulesPath string) *Report {
 }
 
 func (c *checker) set(path string) rules.Set {
-	return rules.Set{Port: c.cfg.Port, Queue: c.cfg.Queue, AllowFrom: c.cfg.AllowFrom, Backend: c.cfg.Iptables, Path: path}
+	return rules.Set{Port: c.cfg.Port, Queue: c.cfg.Queue, AllowFrom: c.cfg.AllowFrom, Backend: c.cfg.Iptables,
+		Kernel: c.loaded, Path: path}
+}
+
+// mode is the kernel's where the module holds keys and a rule leads through it.
+// A module that cannot be looked at is taken to hold some.
+func (c *checker) mode() Mode {
+	if c.loaded && c.through && (c.module == nil || len(c.module.Keys) > 0) {
+		return KernelMode
+	}
+	return DaemonMode
+}
+
+// withoutDaemon is the state of what keeps the daemon from its work.
+func (c *checker) withoutDaemon() State {
+	if c.report.Mode == KernelMode {
+		return Warn
+	}
+	return Fail
 }
 
 func (c *checker) verdict() Verdict {
@@ -141,6 +186,9 @@ func (r *Report) Sentence() string {
 	}
 	switch r.Verdict {
 	case Obey:
+		if r.Mode == KernelMode {
+			who += "; also while its processes hang"
+		}
 		return "this host would obey requests from: " + who
 	case Rehearse:
 		return "this host would NOT obey: it would answer requests from " + who + " and do nothing"
@@ -173,7 +221,7 @@ func (c *checker) configuration(path string) bool {
 	return true
 }
 
-func (c *checker) keys() {
+func (c *checker) keyFiles() {
 	machine, err := keyring.MachineID(c.cfg.MachineID)
 	if err != nil {
 		c.add("keys", Fail, err.Error(), hintOf(err, ""))
@@ -192,6 +240,7 @@ func (c *checker) keys() {
 		c.add("keys", Fail, err.Error()+"; a daemon that runs keeps the keys it has, a new one goes without this one", hintOf(err, ""))
 		return
 	}
+	c.keys, c.files = keys, true
 	var list []string
 	for _, k := range keys {
 		c.allowed |= k.Allow

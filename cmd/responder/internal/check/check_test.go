@@ -16,6 +16,7 @@ import (
 	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/rules"
+	"netsysrq/kmod-fallback/kmod"
 )
 
 const machine = "0123456789abcdef0123456789abcdef"
@@ -29,18 +30,27 @@ type fake struct {
 	rules       []rules.Status
 	err         error // of looking at the rules
 	tryErr      error
+	module      kmod.Status
+	moduleErr   error
+	asked       rules.Set // for these rules
 }
 
 func newFake(t testing.TB) *fake {
-	f := &fake{TB: t, dir: t.TempDir()}
+	f := &fake{TB: t, dir: t.TempDir(), moduleErr: kmod.ErrNotLoaded}
 	f.config = filepath.Join(f.dir, "etc.toml")
 	f.rules = []rules.Status{{Family: rules.IPv4, Backend: "nft", State: rules.Present}, {Family: rules.IPv6, Backend: "nft", State: rules.Present}}
 	f.Host = Host{
 		Proc:         filepath.Join(f.dir, "proc"),
+		Sys:          filepath.Join(f.dir, "sys"),
+		Etc:          filepath.Join(f.dir, "etc"),
 		Root:         true,
 		Synchronised: func() bool { return true },
-		Rules:        func(context.Context, rules.Set) ([]rules.Status, error) { return f.rules, f.err },
-		Try:          func(context.Context, rules.Set, rules.Family) error { return f.tryErr },
+		Rules: func(_ context.Context, s rules.Set) ([]rules.Status, error) {
+			f.asked = s
+			return f.rules, f.err
+		},
+		Try:    func(context.Context, rules.Set, rules.Family) error { return f.tryErr },
+		Module: func() (kmod.Status, error) { return f.module, f.moduleErr },
 	}
 	f.configure("")
 	f.write("machine-id", machine+"\n")
@@ -65,6 +75,23 @@ func newFake(t testing.TB) *fake {
 	f.process(50, "resolver", "5555")
 	f.key("alice", "nsub", machine)
 	return f
+}
+
+// armed gives the host the kernel module, with alice's key and a daemon.
+func (f *fake) armed() {
+	f.moduleErr = nil
+	f.module = kmod.Status{Deadline: 250 * time.Millisecond, Daemon: 4242, Sysrq: 1}
+	f.hold("alice", "nsub")
+	f.write("sys/class/net/eth0/threaded", "0\n")
+	f.write("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000000\n")
+	f.write("proc/cmdline", "quiet\n")
+	f.write("proc/sys/kernel/version", "#1 SMP PREEMPT_DYNAMIC Debian 6.1\n")
+}
+
+// hold gives the module a key.
+func (f *fake) hold(operator, allow string) {
+	key, set := f.hostKey(operator, allow)
+	f.module.Keys = append(f.module.Keys, kmod.Key{ID: key.ID, Allowed: set})
 }
 
 func (f *fake) write(name, text string) {
@@ -93,7 +120,7 @@ func (f *fake) process(pid int, name string, sockets ...string) {
 	}
 }
 
-func (f *fake) key(operator, allow, machine string) {
+func (f *fake) hostKey(operator, allow string) (auth.HostKey, auth.KeySet) {
 	f.Helper()
 	var m auth.Master
 	copy(m[:], operator)
@@ -105,7 +132,13 @@ func (f *fake) key(operator, allow, machine string) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	_, err = keyring.Add(filepath.Join(f.dir, "keys"), keyring.Addition{
+	return key, set
+}
+
+func (f *fake) key(operator, allow, machine string) {
+	f.Helper()
+	key, set := f.hostKey(operator, allow)
+	_, err := keyring.Add(filepath.Join(f.dir, "keys"), keyring.Addition{
 		Enrolment: &auth.Enrolment{Operator: operator, Host: "db3", Allow: set, Key: key}, MachineID: machine, Now: time.Now()}, -1)
 	if err != nil {
 		f.Fatal(err)
@@ -194,6 +227,74 @@ func TestFindings(t *testing.T) {
 		{"clock", func(f *fake) { f.Synchronised = func() bool { return false } }, "clock", Warn, "not synchronised", Rehearse},
 		{"memory", func(f *fake) { f.write("proc/4242/status", "VmLck:\t       0 kB\n") }, "memory", Warn, "not locked", Rehearse},
 
+		{"no module", func(*fake) {}, "kernel module", Warn, "not loaded: daemon-only mode, nothing answers", Rehearse},
+		{"module", (*fake).armed, "kernel module", OK,
+			"armed: answers when the daemon cannot; 1 key, deadline 250ms, daemon attached", Obey},
+		{"module", (*fake).armed, "rule IPv4", OK, "through the kernel module", Obey},
+		{"module", (*fake).armed, "kernel configuration", OK, "in interrupts", Obey},
+		{"module", (*fake).armed, "kernel.sysrq", OK, "forbids nothing", Obey},
+		{"module", (*fake).armed, "trigger", Warn, "/trigger is not used: the kernel module acts by itself, and for real", Obey},
+		{"module without daemon", func(f *fake) {
+			f.armed()
+			f.module.Daemon, f.module.Silent = 0, 8*time.Second
+			f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "")
+		}, "kernel module", OK, "daemon not attached (silent for 8s)", Obey},
+		{"module without daemon", func(f *fake) {
+			f.armed()
+			f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "")
+		}, "daemon", Warn, "not running: nothing reads queue 9 and 10; the kernel obeys without its word, after 250ms", Obey},
+		{"module, port taken, no daemon", func(f *fake) {
+			f.armed()
+			f.configure("port = 53")
+			f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "")
+		}, "port", Warn, "resolver", Obey},
+		{"module, no trigger", func(f *fake) { f.armed(); f.remove("trigger") }, "trigger", Warn, "cannot be written to", Obey},
+		{"module not seen", func(f *fake) { f.moduleErr = kmod.ErrPermission }, "kernel module", Unknown, "only root", NoIdea},
+		{"module breaks", func(f *fake) { f.moduleErr = errors.New("no netlink") }, "kernel module", Unknown, "no netlink", NoIdea},
+		{"module not armed", func(f *fake) { f.armed(); f.module.Keys = nil }, "kernel module", Fail, "not armed: it holds no keys", Refuse},
+		{"no keys anywhere", func(f *fake) { f.armed(); f.module.Keys = nil; f.remove("keys") }, "kernel module", Warn, "since there are none", Refuse},
+		{"missing key", func(f *fake) { f.armed(); f.key("bob", "s", machine) }, "kernel module", Fail, "bob's key", Refuse},
+		{"extra key", func(f *fake) { f.armed(); f.hold("bob", "s") }, "kernel module", Fail, "there is no file", Refuse},
+		{"other allowed set", func(f *fake) { f.armed(); f.module.Keys = nil; f.hold("alice", "s") },
+			"kernel module", Fail, "alice may use s, by the file bnsu", Refuse},
+		{"nothing allowed", func(f *fake) { f.armed(); f.module.Keys[0].Allowed = 0 }, "kernel module", Fail, "alice may use nothing", Refuse},
+		{"broken key, module", func(f *fake) { f.armed(); f.write("keys/x.key", "") }, "kernel module", OK, "armed", Refuse},
+		{"other deadline", func(f *fake) { f.armed(); f.configure("deadline = \"1s\"") },
+			"kernel module", Warn, "its deadline is 250ms, in the configuration 1s", Obey},
+		{"dry_run of the file", func(f *fake) { f.armed(); f.configure("dry_run = true") },
+			"kernel module", Warn, "its dry_run is false, in the configuration true", Obey},
+		{"dry_run of the module", func(f *fake) { f.armed(); f.module.DryRun = true },
+			"kernel module", Warn, "its dry_run is true, in the configuration false", Rehearse},
+		{"dry_run of both", func(f *fake) { f.armed(); f.module.DryRun = true; f.configure("dry_run = true") },
+			"kernel module", Warn, "dry_run is on", Rehearse},
+		{"module and mask", func(f *fake) { f.armed(); f.module.Sysrq = 16 }, "kernel.sysrq", Fail,
+			"16: of what operators may use it forbids: bnu; netsysrq reboot would be refused by kernel.sysrq", Refuse},
+		{"module and sysrq off", func(f *fake) { f.armed(); f.module.Sysrq = 0 }, "kernel.sysrq", Fail, "0: of what operators may use it forbids: bnsu", Refuse},
+		{"module and mask of others", func(f *fake) {
+			f.armed()
+			f.key("bob", "w", machine)
+			f.hold("bob", "w")
+			f.module.Sysrq = 438
+		}, "kernel.sysrq", Warn, "438: of what operators may use it forbids: w", Obey},
+		{"always enabled", func(f *fake) { f.armed(); f.write("proc/sys/kernel/sysrq", "0\n") }, "kernel.sysrq", OK, "1: forbids nothing", Obey},
+		{"rules without the module", func(f *fake) { f.armed(); f.rules[0].State = rules.Outdated }, "rule IPv4", Fail,
+			"outdated: the rules in the raw table (iptables-nft) do not lead through the kernel module", Refuse},
+		{"no extension", func(f *fake) { f.armed(); f.rules[1].State = rules.Outdated; f.tryErr = rules.ErrNoExtension }, "rule IPv6", Fail,
+			"through the kernel module: iptables does not know the target NETSYSRQ", Refuse},
+		{"rules for the module", func(f *fake) { f.rules[0].State = rules.Outdated }, "rule IPv4", Fail, "which is not loaded", Refuse},
+		{"saved rules", func(f *fake) {
+			f.write("etc/iptables/rules.v4", "-A netsysrq -j netsysrq-allow\n")
+			f.write("etc/iptables/rules.v6", "-A netsysrq -p udp -j NETSYSRQ --junk-mark 1/1\n")
+		}, "saved rules", Warn, "/etc/iptables/rules.v6: with the target NETSYSRQ in it", Rehearse},
+		{"real-time kernel", func(f *fake) { f.armed(); f.write("proc/sys/kernel/version", "#1 SMP PREEMPT_RT Debian\n") },
+			"kernel configuration", Warn, "PREEMPT_RT: the kernel may be silent", Obey},
+		{"interrupts in threads", func(f *fake) {
+			f.armed()
+			f.write("proc/cmdline", "quiet threadirqs\n")
+			f.write("sys/class/net/eth0/threaded", "1\n")
+			f.write("sys/class/net/eth0/queues/rx-1/rps_cpus", "00000000,00000002\n")
+		}, "kernel configuration", Warn, "threadirqs, threaded NAPI on eth0, RPS on eth0: ", Obey},
+
 		{"configuration", func(f *fake) { f.configure("prot = 9") }, "configuration", Fail, "etc.toml:5: unknown setting", Refuse},
 		{"no user", func(f *fake) { f.write("etc.toml", "user = \"netsysrq-no-such-user\"") }, "configuration", Fail, "netsysrq-no-such-user", Refuse},
 	} {
@@ -218,10 +319,36 @@ func TestFindings(t *testing.T) {
 			if !found {
 				t.Errorf("no finding %q", c.finding)
 			}
+			if want := f.moduleErr != kmod.ErrNotLoaded; f.asked.Kernel != want && r.Findings[0].State == OK {
+				t.Errorf("asked for the rules of kernel mode: %v, want %v", f.asked.Kernel, want)
+			}
 			if r.Verdict != c.verdict {
 				t.Errorf("verdict %s, want %s:\n%s", r.Verdict, c.verdict, strings.Join(all, "\n"))
 			}
 		})
+	}
+}
+
+// TestMode: the kernel acts where it holds keys and a rule leads to it.
+func TestMode(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*fake)
+		mode   Mode
+	}{
+		{"no module", func(*fake) {}, DaemonMode},
+		{"armed", (*fake).armed, KernelMode},
+		{"not armed", func(f *fake) { f.armed(); f.module.Keys = nil }, DaemonMode},
+		{"one family", func(f *fake) { f.armed(); f.rules[1].State = rules.Absent }, KernelMode},
+		{"old rules", func(f *fake) { f.armed(); f.rules[0].State, f.rules[1].State = rules.Outdated, rules.Outdated }, DaemonMode},
+		{"not root", func(f *fake) { f.moduleErr, f.err = kmod.ErrPermission, fs.ErrPermission }, KernelMode},
+		{"no configuration", func(f *fake) { f.armed(); f.configure("prot = 9") }, ""},
+	} {
+		f := newFake(t)
+		c.change(f)
+		if r := f.run(); r.Mode != c.mode {
+			t.Errorf("%s: %q, want %q", c.name, r.Mode, c.mode)
+		}
 	}
 }
 
@@ -237,6 +364,10 @@ func TestSentences(t *testing.T) {
 		if got := r.Sentence(); got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
+	}
+	r := Report{Verdict: Obey, Mode: KernelMode, Operators: []string{"alice"}}
+	if got, want := r.Sentence(), "this host would obey requests from: alice; also while its processes hang"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
 	}
 }
 

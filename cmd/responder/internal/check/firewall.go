@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"netsysrq/cmd/responder/internal/hint"
 	"netsysrq/cmd/responder/internal/rules"
@@ -21,6 +24,7 @@ func (c *checker) firewall(ctx context.Context, set rules.Set) {
 		state := Fail
 		if isPermission(err) {
 			state = Unknown
+			c.through = set.Kernel
 		}
 		c.add("rule", state, err.Error(), hintOf(err, ""))
 		return
@@ -29,6 +33,9 @@ func (c *checker) firewall(ctx context.Context, set rules.Set) {
 	for _, st := range all {
 		name := fmt.Sprintf("rule %v", st.Family)
 		where := fmt.Sprintf("the raw table (iptables-%s)", st.Backend)
+		if st.State == rules.Present || st.State == rules.NotFirst {
+			c.through = set.Kernel
+		}
 		switch {
 		case st.State == rules.NoFamily:
 			c.add(name, OK, fmt.Sprintf("this kernel does not speak %v, so none is needed", st.Family), "")
@@ -36,20 +43,57 @@ func (c *checker) firewall(ctx context.Context, set rules.Set) {
 			text, next := "not in "+where, apply
 			if err := c.Try(ctx, set, st.Family); err != nil {
 				text += ", and the kernel does not take it: " + err.Error()
-				next = "the kernel needs the raw table, NFQUEUE and the matches addrtype, length, recent and u32"
+				next = "the kernel needs the raw table, NFQUEUE and the matches addrtype, length, limit, mark, recent and u32"
+				next = hintOf(err, next)
 			} else if st.Other {
 				text += ", but in that of the other backend"
 			}
 			c.add(name, Fail, text, next)
-		case st.State == rules.Changed:
-			c.add(name, Fail, "in "+where+" there is another one than the configuration asks for", apply)
+		case st.State == rules.Outdated && !set.Kernel:
+			c.add(name, Fail, "outdated: the rules in "+where+" lead through the kernel module, which is not loaded", apply)
+		case st.State == rules.Outdated, st.State == rules.Changed:
+			text, next := "in "+where+" there is another one than the configuration asks for", apply
+			if st.State == rules.Outdated {
+				text = "outdated: the rules in " + where + " do not lead through the kernel module"
+			}
+			if err := c.Try(ctx, set, st.Family); err != nil {
+				text += ": " + err.Error()
+				next = hintOf(err, next)
+			}
+			c.add(name, Fail, text, next)
 		case st.State == rules.NotFirst:
 			c.add(name, Warn, "in "+where+", but others come first and may take the packets", apply)
 		case st.Other:
 			c.add(name, Warn, "in "+where+"; an old one is in the other backend too", apply)
+		case set.Kernel:
+			c.add(name, OK, "first in "+where+", through the kernel module", "")
 		default:
 			c.add(name, OK, "first in "+where, "")
 		}
+	}
+}
+
+// savedFiles are where distributions keep firewall rules for the next boot,
+// below /etc.
+var savedFiles = []string{
+	"iptables/rules.v4", "iptables/rules.v6", "iptables/iptables.rules", "iptables/ip6tables.rules",
+	"sysconfig/iptables", "sysconfig/ip6tables",
+}
+
+// savedRules looks for rules of ours that somebody saved together with others.
+// It says nothing if there are none.
+func (c *checker) savedRules() {
+	var found []string
+	for _, name := range savedFiles {
+		path := filepath.Join(c.Etc, name)
+		b, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(b), "-j NETSYSRQ") {
+			found = append(found, path)
+		}
+	}
+	if found != nil {
+		c.add("saved rules", Warn, strings.Join(found, ", ")+": with the target NETSYSRQ in it, none of the rules is restored "+
+			"after a boot where the kernel module is not there", "netsysrqd rules remove; save the rules again; netsysrqd rules apply")
 	}
 }
 

@@ -33,7 +33,14 @@ func (c *checker) trigger() {
 			"use a kernel with CONFIG_MAGIC_SYSRQ; in a container nothing helps")
 		return
 	case err != nil:
-		c.add("trigger", Fail, "cannot be written to: "+err.Error(), "")
+		c.add("trigger", c.withoutDaemon(), "cannot be written to: "+err.Error(), "")
+		return
+	case c.report.Mode == KernelMode && path != config.Trigger:
+		c.add("trigger", Warn, path+" is not used: the kernel module acts by itself, and for real",
+			"leave trigger out of the configuration")
+		return
+	case c.report.Mode == KernelMode:
+		c.add("trigger", OK, "not used: the kernel module acts by itself", "")
 		return
 	case c.cfg.DryRun:
 		c.inert = true
@@ -49,26 +56,49 @@ func (c *checker) trigger() {
 	c.add("trigger", OK, path+" can be written to", "")
 }
 
-// sysrq looks at kernel.sysrq. The daemon is not bound by it, since
-// /proc/sysrq-trigger is not; the kernel module and the keyboard are.
+// sysrq looks at kernel.sysrq. The kernel module and the keyboard are bound by
+// it; the daemon alone is not, since /proc/sysrq-trigger is not.
 func (c *checker) sysrq() {
-	b, err := os.ReadFile(filepath.Join(c.Proc, "sys/kernel/sysrq"))
+	const name, next = "kernel.sysrq", "sysctl kernel.sysrq=1, and for the next boot: " +
+		"echo kernel.sysrq=1 >/etc/sysctl.d/60-netsysrq.conf"
+	value, err := c.sysrqValue()
 	if errors.Is(err, fs.ErrNotExist) {
-		c.add("kernel.sysrq", Warn, "this kernel does not have it", "")
+		c.add(name, Warn, "this kernel does not have it", "")
 		return
 	}
-	value, perr := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err := errors.Join(err, perr); err != nil {
-		c.add("kernel.sysrq", Warn, err.Error(), "")
+	if err != nil {
+		c.add(name, Warn, err.Error(), "")
 		return
 	}
 	lost := swallowed(c.allowed, value)
-	if lost == "" {
-		c.add("kernel.sysrq", OK, fmt.Sprintf("%d: forbids nothing that operators may use", value), "")
-		return
+	reboot := strings.ContainsAny(lost, rebootKeys)
+	switch {
+	case lost == "":
+		c.add(name, OK, fmt.Sprintf("%d: forbids nothing that operators may use", value), "")
+	case !c.loaded:
+		c.add(name, Warn, fmt.Sprintf("%d: the daemon is not bound by it, but the kernel module would refuse: %s", value, lost), next)
+	case reboot:
+		c.add(name, Fail, fmt.Sprintf("%d: of what operators may use it forbids: %s; netsysrq reboot would be refused by kernel.sysrq",
+			value, lost), next)
+	default:
+		c.add(name, Warn, fmt.Sprintf("%d: of what operators may use it forbids: %s", value, lost), next)
 	}
-	c.add("kernel.sysrq", Warn, fmt.Sprintf("%d: the daemon is not bound by it, but the kernel module would refuse: %s", value, lost),
-		"sysctl kernel.sysrq=1, and the same in /etc/sysctl.d")
+}
+
+// rebootKeys are what netsysrq reboot asks for.
+const rebootKeys = "nsub"
+
+// sysrqValue is kernel.sysrq; the module sees what is in force, which a kernel
+// command line with sysrq_always_enabled decides.
+func (c *checker) sysrqValue() (int, error) {
+	if c.module != nil {
+		return c.module.Sysrq, nil
+	}
+	b, err := os.ReadFile(filepath.Join(c.Proc, "sys/kernel/sysrq"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
 // swallowed are the keys of a set that a value of kernel.sysrq forbids.

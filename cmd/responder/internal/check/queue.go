@@ -55,8 +55,12 @@ func (c *checker) queues() {
 		return
 	}
 	const start = "systemctl start netsysrqd"
+	alone := ""
+	if c.report.Mode == KernelMode {
+		alone = fmt.Sprintf("; the kernel obeys without its word, after %v", c.deadline())
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		c.add("daemon", Fail, "nothing reads packets: this kernel has not loaded nfnetlink_queue", start)
+		c.add("daemon", c.withoutDaemon(), "nothing reads packets: this kernel has not loaded nfnetlink_queue"+alone, start)
 		return
 	}
 	if err != nil {
@@ -73,17 +77,17 @@ func (c *checker) queues() {
 	slices.SortFunc(found, func(a, b queue) int { return a.number - b.number })
 	switch len(found) {
 	case 0:
-		c.add("daemon", Fail, fmt.Sprintf("not running: nothing reads queue %d and %d", first, second), start)
+		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("not running: nothing reads queue %d and %d", first, second)+alone, start)
 		return
 	case 1:
-		c.add("daemon", Fail, fmt.Sprintf("something reads queue %d, but not the other one of %d and %d",
-			found[0].number, first, second), "systemctl restart netsysrqd")
+		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("something reads queue %d, but not the other one of %d and %d",
+			found[0].number, first, second)+alone, "systemctl restart netsysrqd")
 		return
 	}
 	a, b := c.netlinkOwner(found[0].port), c.netlinkOwner(found[1].port)
 	if a != b {
-		c.add("daemon", Fail, fmt.Sprintf("queue %d is read by %s and queue %d by %s", found[0].number, c.process(a),
-			found[1].number, c.process(b)), "give netsysrqd queues of its own with the setting queue")
+		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("queue %d is read by %s and queue %d by %s", found[0].number, c.process(a),
+			found[1].number, c.process(b))+alone, "give netsysrqd queues of its own with the setting queue")
 		return
 	}
 	c.read, c.daemon = true, a
@@ -176,7 +180,7 @@ func (c *checker) port() {
 			case pid == 0 || pid != c.daemon:
 				state := Warn
 				if c.daemon == 0 {
-					state = Fail
+					state = c.withoutDaemon()
 				}
 				c.add("port", state, fmt.Sprintf("%s is bound to UDP port %d; the rule keeps all packets to that port from it",
 					c.process(pid), c.cfg.Port), "end it, or choose another port in the configuration")

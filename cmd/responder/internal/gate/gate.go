@@ -2,7 +2,8 @@
 
 // Package gate is what every packet passes: it makes the checks of
 // auth/PROTOCOL.md in their order, asks the ledger, answers, and hands
-// accepted requests to the runner.
+// accepted requests to the runner. Where the kernel module does all that, the
+// gate says the daemon's word on what the module keeps for it, and logs.
 package gate
 
 import (
@@ -37,8 +38,8 @@ type Key struct {
 // to its source, from the address that it was sent to.
 type Answer func(to, from netip.AddrPort, dev uint32, packet []byte) error
 
-// Config is what a gate works with. All fields are required. Nothing in it may
-// wait: a daemon that waits for its log is one more thing that hangs.
+// Config is what a gate works with. Nothing in it may wait: a daemon that waits
+// for its log is one more thing that hangs.
 type Config struct {
 	Ledger auth.Config
 	Boot   auth.BootID
@@ -46,6 +47,15 @@ type Config struct {
 	Cut    func(*runner.Job)
 	Answer Answer
 	Log    *slog.Logger
+	// Veto says whether requests are forbidden now, and why. Nil: never.
+	Veto func() (reason string, yes bool)
+	// Armed reports whether the kernel module holds keys, so that it acts. It
+	// is asked before this process acts, since two must not. Nil: never.
+	Armed func() bool
+	// Packets that the module keeps pending have this mark, in the bits of the mask.
+	Mark, MarkMask uint32
+	// Judged, if not nil, is told that a word was said to the module.
+	Judged func()
 }
 
 // Gate judges packets. Its methods may be called from any goroutine.
@@ -54,12 +64,15 @@ type Gate struct {
 	seed  maphash.Seed
 	keys  atomic.Pointer[map[auth.KeyID]*key]
 	facts atomic.Pointer[host.Facts]
+	// module is set while the kernel module is ledger and executor.
+	module atomic.Pointer[Module]
 
 	// mu guards the ledger and makes accept, answer and submit one step, so
 	// that sequences run in the order accepted.
 	mu     sync.Mutex
 	ledger *auth.Ledger
 	lines  map[auth.KeyID]*lineBudget
+	veto   string // why the last request was vetoed
 }
 
 type key struct {
@@ -71,14 +84,25 @@ type key struct {
 // New begins a ledger without keys.
 func New(cfg Config) *Gate {
 	g := &Gate{
-		cfg:    cfg,
-		seed:   maphash.MakeSeed(),
-		ledger: auth.NewLedger(cfg.Ledger, now()),
-		lines:  map[auth.KeyID]*lineBudget{},
+		cfg:   cfg,
+		seed:  maphash.MakeSeed(),
+		lines: map[auth.KeyID]*lineBudget{},
 	}
+	g.ledger = auth.NewLedger(g.ledgerConfig(), now())
 	g.keys.Store(&map[auth.KeyID]*key{})
 	g.Sample()
 	return g
+}
+
+func (g *Gate) ledgerConfig() auth.Config {
+	cfg := g.cfg.Ledger
+	if g.cfg.Veto != nil {
+		cfg.Veto = func(*auth.Request) (yes bool) {
+			g.veto, yes = g.cfg.Veto()
+			return yes
+		}
+	}
+	return cfg
 }
 
 // now reads both clocks as of one moment: a thread that loses its processor in
@@ -126,19 +150,22 @@ func (g *Gate) SetKeys(keys []Key) {
 func (g *Gate) SetDryRun(on bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.cfg.Ledger.DryRun = on
 	g.ledger.SetDryRun(on)
 }
 
 // Sample brings up to date what does not need a request: the host's facts and
 // whether the clock is disciplined. It is to be called about every second. It
-// returns only if the lock can be had, so a watchdog may rely on it.
-func (g *Gate) Sample() {
+// returns only if the lock can be had, so a watchdog may rely on it. It returns
+// what it found about the clock, and when.
+func (g *Gate) Sample() (asked auth.Instant, synchronised bool) {
 	f := host.ReadFacts()
 	g.facts.Store(&f)
-	asked, yes := now(), clock.Synchronised()
+	asked, synchronised = now(), clock.Synchronised()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ledger.Synchronised(now(), yes, asked)
+	g.ledger.Synchronised(now(), synchronised, asked)
+	return asked, synchronised
 }
 
 // Finished tells the ledger that nothing more will be run for a request.
@@ -152,7 +179,8 @@ func (g *Gate) Finished(id auth.KeyID, request auth.RequestID) {
 type Lane struct {
 	gate *Gate
 	junk Junk
-	req  auth.Request // kept here so that no packet allocates
+	req  auth.Request   // kept here so that no packet allocates
+	last auth.RequestID // that the module was told a word on
 }
 
 // Lane returns a handler for the packets of one queue.
@@ -192,8 +220,11 @@ func (l *Lane) judge(p *nfq.Packet, d *nfq.Datagram) auth.Reason {
 		return auth.ReasonUnknownKey
 	}
 	reason, detail := k.sealer.OpenRequest(d.Payload, &l.req)
-	switch reason {
-	case auth.OK, auth.ReasonMalformed:
+	m := l.gate.module.Load()
+	switch {
+	case m != nil && reason == auth.OK:
+		return l.gate.takeOrVeto(*m, l, p, d, k)
+	case reason == auth.OK || reason == auth.ReasonMalformed:
 		return l.gate.authentic(l, p, d, k, detail)
 	}
 	return reason
@@ -210,7 +241,7 @@ func answerable(d *nfq.Datagram, dev uint32) bool {
 	switch {
 	case d.Src.Port() == 0, src.IsUnspecified(), src.IsMulticast(), src.Is4In6(), d.Dst.Addr().IsMulticast():
 		return false
-	case src.IsLoopback():
+	case src.IsLoopback(), d.Dst.Addr().IsLoopback():
 		return dev == loopback
 	case src.Is4():
 		return src.As4()[0] != 0 && src.As4()[0] < 240 // RFC 1122 3.2.1.3 (a), RFC 1112 4
@@ -222,7 +253,7 @@ func answerable(d *nfq.Datagram, dev uint32) bool {
 // says what makes it malformed.
 func (g *Gate) authentic(l *Lane, p *nfq.Packet, d *nfq.Datagram, k *key, detail error) auth.Reason {
 	req := &l.req
-	v, line, sendErr := g.decide(p, d, k, req, detail)
+	v, line, veto, sendErr := g.decide(p, d, k, req, detail)
 	switch {
 	case v.Reason == auth.ReasonUnknownKey || v.Reason == auth.ReasonLate:
 		return v.Reason
@@ -232,33 +263,41 @@ func (g *Gate) authentic(l *Lane, p *nfq.Packet, d *nfq.Datagram, k *key, detail
 	case !line:
 		return v.Reason
 	}
-	g.report(k, req, &v, d.Src, latency(p, time.Now()), sendErr, detail)
+	g.report(k, req, &v, d.Src, latency(p, time.Now()), veto, sendErr, detail)
 	return auth.OK
 }
 
 // decide asks the ledger, answers, and hands over what is to be run. It reports
 // whether the request is worth a line in the log.
-func (g *Gate) decide(p *nfq.Packet, d *nfq.Datagram, k *key, req *auth.Request, detail error) (v auth.Decision, line bool, sendErr error) {
+func (g *Gate) decide(p *nfq.Packet, d *nfq.Datagram, k *key, req *auth.Request, detail error) (v auth.Decision, line bool, veto string, sendErr error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// The lock may have been waited for: time is what it is now.
-	if late(p) {
-		return auth.Decision{Reason: auth.ReasonLate}, false, nil
+	if late(p) || g.module.Load() != nil {
+		return auth.Decision{Reason: auth.ReasonLate}, false, "", nil
 	}
 	at := now()
+	g.veto = ""
 	if detail != nil {
 		v = g.ledger.JudgeMalformed(at, k.Host.ID, req)
 	} else {
 		v = g.ledger.Judge(at, k.Host.ID, req, auth.Source(maphash.Comparable(g.seed, d.Src)))
 	}
 	if v.Reason == auth.ReasonUnknownKey {
-		return v, false, nil // removed since it was looked up
+		return v, false, "", nil // removed since it was looked up
 	}
 	// Only a fresh request is sure of a line: all else can be had again and
 	// again by replaying.
 	fresh := v.Reason == auth.OK && req.Op == auth.OpRun || v.Reason >= auth.ReasonNotAllowed
 	line = fresh || g.lines[k.Host.ID].take(at.Boot)
 
+	if v.Run && g.cfg.Armed != nil && g.cfg.Armed() {
+		// It was armed since: from then on it alone answers and acts. What ran
+		// here before is too old for its ledger, which began later.
+		g.ledger.Finish(at, k.Host.ID, req.ID)
+		k.log.Error("request not run: the kernel module was armed meanwhile", "src", d.Src.String(), "request", hex.EncodeToString(req.ID[:]))
+		return auth.Decision{Reason: auth.ReasonLate}, false, "", nil
+	}
 	var job *runner.Job
 	if fresh && v.Result == auth.Accepted && v.Flags&auth.Rehearsed == 0 {
 		job = &runner.Job{
@@ -286,7 +325,7 @@ func (g *Gate) decide(p *nfq.Packet, d *nfq.Datagram, k *key, req *auth.Request,
 			g.ledger.Finish(at, k.Host.ID, req.ID)
 		}
 	}
-	return v, line, sendErr
+	return v, line, g.veto, sendErr
 }
 
 func (g *Gate) reply(k *key, req *auth.Request, v *auth.Decision, p *nfq.Packet, d *nfq.Datagram, at auth.Instant) error {
@@ -318,7 +357,7 @@ func latency(p *nfq.Packet, replied time.Time) time.Duration {
 }
 
 // report writes the line of one authentic request.
-func (g *Gate) report(k *key, req *auth.Request, v *auth.Decision, src netip.AddrPort, took time.Duration, sendErr, detail error) {
+func (g *Gate) report(k *key, req *auth.Request, v *auth.Decision, src netip.AddrPort, took time.Duration, veto string, sendErr, detail error) {
 	level, message := slog.LevelInfo, "request answered"
 	switch {
 	case v.Result == auth.Accepted && v.Reason == auth.OK:
@@ -351,6 +390,9 @@ func (g *Gate) report(k *key, req *auth.Request, v *auth.Decision, src netip.Add
 	}
 	if detail != nil {
 		attrs = append(attrs, slog.String("field", detail.Error()))
+	}
+	if veto != "" {
+		attrs = append(attrs, slog.String("veto", veto))
 	}
 	if v.Silent {
 		attrs = append(attrs, slog.Bool("silent", true))

@@ -274,8 +274,10 @@ func TestJunk(t *testing.T) {
 		r.send(netip.MustParseAddrPort(src), good)
 		r.expectJunk(t, "source")
 	}
-	r.lane.Handle(packet(client, netip.MustParseAddrPort("224.0.0.5:9"), good))
-	r.expectJunk(t, "source")
+	for _, dst := range []string{"224.0.0.5:9", "127.0.0.1:9"} {
+		r.lane.Handle(packet(client, netip.MustParseAddrPort(dst), good))
+		r.expectJunk(t, "source")
+	}
 
 	late := packet(client, server, good)
 	late.Arrived -= int64(auth.Late + time.Second)
@@ -349,7 +351,7 @@ func TestReplaysAreQuiet(t *testing.T) {
 		t.Errorf("%d lines about replays", repeats)
 	}
 	r.log.Reset()
-	Summarise(slog.New(slog.NewJSONHandler(&r.log, nil)), []*Lane{r.lane}, 7)
+	Summarise(slog.New(slog.NewJSONHandler(&r.log, nil)), []*Lane{r.lane}, 7, nil)
 	lines := r.lines(t)
 	if len(lines) != 1 {
 		t.Fatalf("%d summary lines", len(lines))
@@ -364,7 +366,7 @@ func TestReplaysAreQuiet(t *testing.T) {
 		t.Errorf("sources %q", s)
 	}
 	r.log.Reset()
-	Summarise(slog.New(slog.NewJSONHandler(&r.log, nil)), []*Lane{r.lane}, 0)
+	Summarise(slog.New(slog.NewJSONHandler(&r.log, nil)), []*Lane{r.lane}, 0, nil)
 	if r.log.Len() != 0 {
 		t.Errorf("a summary of nothing: %s", &r.log)
 	}

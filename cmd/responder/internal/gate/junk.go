@@ -77,8 +77,10 @@ const SummaryEvery = 10 * time.Second
 const topSources = 3
 
 // Summarise logs one line about what the lanes counted, if they counted
-// anything. Dropped is what the kernel dropped before a lane could see it.
-func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64) {
+// anything. Dropped is what the kernel dropped before a lane could see it. Where
+// the kernel module counts, its counts are exact, and those of the lanes, which
+// see a sample, only tell of the sources.
+func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64, module *[auth.NumReasons]uint64) {
 	var total [auth.NumReasons]uint64
 	var answered, sum uint64
 	var sources []source
@@ -90,6 +92,15 @@ func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64) {
 		}
 		answered += a
 		sources = append(sources, s...)
+	}
+	if module != nil {
+		total, sum, dropped = *module, 0, 0
+		for i := range total {
+			if r := auth.Reason(i); r == auth.OK || r >= auth.ReasonNotAllowed {
+				total[i] = 0 // these have lines of their own
+			}
+			sum += total[i]
+		}
 	}
 	if answered > 0 {
 		log.Info("status requests answered without a line of their own", "requests", answered)

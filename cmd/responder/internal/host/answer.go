@@ -18,23 +18,39 @@ type Answerer struct {
 	fd4, fd6 int // fd6 is -1 on a host without IPv6
 }
 
-// NewAnswerer binds the port, for sending only: whatever reaches it past the
-// firewall's rules is dropped unread. Below 1024 this needs privileges.
-func NewAnswerer(port uint16) (*Answerer, error) {
+// NewAnswerer takes the sockets that were handed over, or else binds the port,
+// for sending only: whatever reaches it past the firewall's rules is dropped
+// unread. Below 1024 this needs privileges.
+func NewAnswerer(in Inherited, port uint16) (*Answerer, error) {
 	a := &Answerer{port: port, fd6: -1}
-	var err error
-	if a.fd4, err = sendOnly(unix.AF_INET, &unix.SockaddrInet4{Port: int(port)}); err != nil {
-		return nil, fmt.Errorf("bind UDP port %d: %w", port, err)
-	}
-	a.fd6, err = sendOnly(unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)})
-	if err != nil {
-		a.fd6 = -1
-		if !errors.Is(err, unix.EAFNOSUPPORT) {
-			unix.Close(a.fd4)
-			return nil, fmt.Errorf("bind UDP port %d for IPv6: %w", port, err)
+	if fd4, ok := in.take(Answer4); ok {
+		a.fd4 = fd4
+		if fd6, ok := in.take(Answer6); ok {
+			a.fd6 = fd6
 		}
+		return a, nil
+	}
+	var err error
+	if a.fd4, a.fd6, err = BindAnswers(port); err != nil {
+		return nil, err
 	}
 	return a, nil
+}
+
+// BindAnswers makes an Answerer's sockets. fd6 is -1 on a host without IPv6.
+func BindAnswers(port uint16) (fd4, fd6 int, err error) {
+	if fd4, err = sendOnly(unix.AF_INET, &unix.SockaddrInet4{Port: int(port)}); err != nil {
+		return -1, -1, fmt.Errorf("bind UDP port %d: %w", port, err)
+	}
+	fd6, err = sendOnly(unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)})
+	switch {
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fd4, -1, nil
+	case err != nil:
+		unix.Close(fd4)
+		return -1, -1, fmt.Errorf("bind UDP port %d for IPv6: %w", port, err)
+	}
+	return fd4, fd6, nil
 }
 
 func sendOnly(family int, addr unix.Sockaddr) (fd int, err error) {

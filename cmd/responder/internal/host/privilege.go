@@ -31,6 +31,15 @@ func Lookup(name string) (Identity, error) {
 	return id, nil
 }
 
+// Become is the user that this process is to be: as root the named one, or else
+// who it is already, since the service manager has chosen that.
+func Become(name string) (Identity, error) {
+	if os.Geteuid() == 0 {
+		return Lookup(name)
+	}
+	return Identity{os.Geteuid(), os.Getegid()}, nil
+}
+
 func lookup(name string) (id Identity, err error) {
 	if u, err := user.Lookup(name); err == nil {
 		if id.UID, err = strconv.Atoi(u.Uid); err != nil {
@@ -77,20 +86,47 @@ func ProtectMemory() error {
 }
 
 // Drop makes every thread of the process the given user, with CAP_NET_ADMIN
-// as its only capability, no way to gain more, and no core dumps.
+// as its only capability, no way to gain more, and no core dumps. A process that
+// is that user already must have the capability.
 func Drop(id Identity) error {
-	if os.Geteuid() != 0 {
-		return errors.New("not root: start netsysrqd as root, it gives root up by itself")
+	root := os.Geteuid() == 0
+	if !root && !hasNetAdmin() {
+		return errors.New("neither root nor with CAP_NET_ADMIN: start netsysrqd as root, it gives root up by itself, or from its unit")
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		// EINVAL: the kernel is older than the capability.
-		if err := prctl(unix.PR_CAPBSET_DROP, c); err != nil && !errors.Is(err, unix.EINVAL) {
+		// EINVAL: the kernel is older than the capability. Without root the
+		// service manager has bounded the set.
+		if err := prctl(unix.PR_CAPBSET_DROP, c); err != nil && !errors.Is(err, unix.EINVAL) && (root || !errors.Is(err, unix.EPERM)) {
 			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
 		}
 	}
+	if root {
+		if err := setIdentity(id); err != nil {
+			return err
+		}
+	}
+	if err := prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil {
+		return fmt.Errorf("clear the ambient capabilities: %w", err)
+	}
+	// Where nothing else is there to be given up, the unit may forbid the call.
+	if err := setCapabilities(1 << unix.CAP_NET_ADMIN); err != nil && (root || !onlyNetAdmin()) {
+		return fmt.Errorf("keep CAP_NET_ADMIN only: %w", err)
+	}
+	if err := prctl(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	// Last, since a change of identity sets it to fs.suid_dumpable. It also
+	// covers cores that are piped to a program, which RLIMIT_CORE does not.
+	if err := prctl(unix.PR_SET_DUMPABLE, 0); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	return nil
+}
+
+func setIdentity(id Identity) error {
 	if err := prctl(unix.PR_SET_KEEPCAPS, 1); err != nil {
 		return fmt.Errorf("keep capabilities: %w", err)
 	}
@@ -103,18 +139,22 @@ func Drop(id Identity) error {
 	if err := syscall.Setresuid(id.UID, id.UID, id.UID); err != nil {
 		return fmt.Errorf("become uid %d: %w", id.UID, err)
 	}
-	if err := setCapabilities(1 << unix.CAP_NET_ADMIN); err != nil {
-		return fmt.Errorf("keep CAP_NET_ADMIN only: %w", err)
-	}
-	if err := prctl(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
-	}
-	// Last, since a change of identity sets it to fs.suid_dumpable. It also
-	// covers cores that are piped to a program, which RLIMIT_CORE does not.
-	if err := prctl(unix.PR_SET_DUMPABLE, 0); err != nil {
-		return fmt.Errorf("forbid core dumps: %w", err)
-	}
 	return nil
+}
+
+func hasNetAdmin() bool { return permitted()&(1<<unix.CAP_NET_ADMIN) != 0 }
+
+func onlyNetAdmin() bool { return permitted() == 1<<unix.CAP_NET_ADMIN }
+
+// permitted are the capabilities that the calling thread may use, which is so of
+// every thread of a process that has changed none.
+func permitted() uint64 {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&hdr, &data[0]) != nil {
+		return 0
+	}
+	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted)
 }
 
 // prctl acts on every thread: capabilities and these flags belong to threads.

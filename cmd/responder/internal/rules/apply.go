@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"netsysrq/cmd/responder/internal/hint"
 )
 
 // Result is what Apply or Remove did for one family in one backend.
@@ -30,6 +32,9 @@ func (s Set) Apply(ctx context.Context) ([]Result, error) {
 		t, err := s.tool(ctx, f, backend)
 		if err == nil {
 			r.Changed, r.Warning, err = s.apply(ctx, t)
+			if err != nil && s.Kernel {
+				r.Changed, r.Warning, err = s.withoutTarget(ctx, t, err)
+			}
 		}
 		if err != nil && f == IPv6 && !hasIPv6() {
 			r.Warning, err = "this kernel does not speak IPv6: no rules for it", nil
@@ -45,6 +50,28 @@ func (s Set) Apply(ctx context.Context) ([]Result, error) {
 		results = append(results, r)
 	}
 	return results, err
+}
+
+// withoutTarget is apply where no rule can lead to the module's target, and why
+// is the reason: the rules of daemon-only mode are better than none. What leads
+// to the target already stays.
+func (s Set) withoutTarget(ctx context.Context, t *tool, why error) (changed bool, warning string, err error) {
+	if tab, err := t.read(ctx); err != nil || tab.kernel() {
+		return false, "", why
+	}
+	s.Kernel = false
+	changed, warning, err = s.apply(ctx, t)
+	if err != nil {
+		return false, "", why
+	}
+	text := fmt.Sprintf("the kernel module is loaded, but these are the rules of daemon-only mode: %v", why)
+	if h := hint.Of(why); h != "" {
+		text += "; " + h
+	}
+	if warning != "" {
+		text += "; " + warning
+	}
+	return changed, text, nil
 }
 
 // apply changes a table from what it is to what it should be. Somebody else
@@ -64,7 +91,7 @@ func (s Set) apply(ctx context.Context, t *tool) (changed bool, warning string, 
 			return false, "", err
 		}
 		before, hits = removal, now
-		if hits < defaultHits {
+		if hits < defaultHits && !s.Kernel {
 			warning = fmt.Sprintf("a source counts as busy after %d packets in a second, not %d: "+
 				"the kernel module xt_recent was given ip_pkt_list_tot=%d", hits, defaultHits, hits)
 		}

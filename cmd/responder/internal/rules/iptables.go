@@ -33,6 +33,9 @@ func otherBackend(b string) string {
 // ErrNoIptables is wrapped when a command that is needed is not installed.
 var ErrNoIptables = errors.New("iptables is not installed")
 
+// ErrNoExtension is wrapped when iptables cannot name the kernel module's target.
+var ErrNoExtension = errors.New("iptables does not know the target NETSYSRQ: its extension libxt_NETSYSRQ.so is not installed")
+
 // commandTimeout bounds one command. -w 5 waits for another user of the tables.
 const commandTimeout = 30 * time.Second
 
@@ -110,15 +113,46 @@ func (s Set) find(name string) string {
 func (t *tool) read(ctx context.Context) (*table, error) {
 	out, err := run(ctx, t.save, "", "-t", "raw")
 	if err != nil {
+		out, err = cutAtTarget(out, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return parseSave(out), nil
 }
 
+// cutAtTarget completes what a command printed that gave up at our rule to the
+// target, since it has no extension for it. All that leads to our chains comes
+// before that rule.
+func cutAtTarget(out string, err error) (string, error) {
+	switch said := err.Error(); {
+	case strings.Contains(said, "library for target `NETSYSRQ'"): // legacy
+		return out + " -j NETSYSRQ\n", nil
+	case strings.Contains(said, "target extension not found") && strings.HasSuffix(out, "-A "+chain+" -j "+allowChain+"\n"):
+		return out + "-A " + chain + " -p udp -j NETSYSRQ\n", nil
+	}
+	return "", err
+}
+
 // change gives input to iptables-restore: all of it happens or nothing.
 func (t *tool) change(ctx context.Context, input string) error {
 	_, err := run(ctx, t.restore, input, "--noflush", "-w", "5")
-	return err
+	return explain(err)
+}
+
+// parse has iptables-restore read input, and the kernel not.
+func (t *tool) parse(ctx context.Context, input string) error {
+	_, err := run(ctx, t.restore, input, "--noflush", "--test", "-w", "5")
+	return explain(err)
+}
+
+// explain says what is missing when iptables does not know our target.
+func explain(err error) error {
+	if err == nil || !strings.Contains(err.Error(), `unknown option "--authentic-mark"`) &&
+		!strings.Contains(err.Error(), "load target `NETSYSRQ'") {
+		return err
+	}
+	return hint.Add(ErrNoExtension, "install it (it comes with the module, in the package netsysrq-dkms), then: netsysrqd rules apply")
 }
 
 // loaded reports whether looking at the raw table leaves the host as it is.
@@ -148,6 +182,7 @@ func hasIPv6() bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
+// run returns what a command printed, also when it failed.
 func run(ctx context.Context, path, input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
@@ -165,9 +200,9 @@ func run(ctx context.Context, path, input string, args ...string) (string, error
 	}
 	said := complaint(stderr.String())
 	if strings.Contains(said, "must be root") {
-		return "", hint.Add(fmt.Errorf("%s: %w", filepath.Base(path), fs.ErrPermission), "run it as root")
+		return stdout.String(), hint.Add(fmt.Errorf("%s: %w", filepath.Base(path), fs.ErrPermission), "run it as root")
 	}
-	return "", fmt.Errorf("%s: %w: %s", filepath.Base(path), err, said)
+	return stdout.String(), fmt.Errorf("%s: %w: %s", filepath.Base(path), err, said)
 }
 
 // complaint keeps of what a command said what is not advice on its usage.

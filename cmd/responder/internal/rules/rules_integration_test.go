@@ -6,6 +6,7 @@ package rules
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -305,6 +306,132 @@ func TestLowerLimit(t *testing.T) {
 		if !strings.Contains(l.saved(), "--hitcount 20 ") {
 			t.Error(l.saved())
 		}
+	})
+}
+
+// TestReplacingLetsNothingThrough: while rules are replaced, again and again,
+// every packet meets the old ones or the new.
+func TestReplacingLetsNothingThrough(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		other := l.set
+		other.Queue, other.AllowFrom = 40, prefixes("0.0.0.0/0", "::/0")
+		l.apply(l.set)
+		commands := map[Family]string{IPv4: "iptables-" + l.set.Backend, IPv6: "ip6tables-" + l.set.Backend}
+		for _, c := range commands {
+			l.tables(c, "-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "9", "-j", "DROP")
+		}
+		stop, done := make(chan struct{}), make(chan int)
+		go func() {
+			sent := 0
+			defer func() { done <- sent }()
+			err := l.net.Do(l.net.Client, func() error {
+				var conns []net.Conn
+				for _, f := range Families {
+					_, server := addresses(f)
+					c, err := net.Dial("udp", net.JoinHostPort(server, "9"))
+					if err != nil {
+						return err
+					}
+					defer c.Close()
+					conns = append(conns, c)
+				}
+				for {
+					for _, c := range conns {
+						c.Write(request())
+						sent++
+					}
+					select {
+					case <-stop:
+						return nil
+					case <-time.After(50 * time.Microsecond):
+					}
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		for range 10 {
+			for _, set := range []Set{other, l.set} {
+				for _, r := range l.apply(set) {
+					if !r.Changed {
+						t.Errorf("not changed: %+v", r)
+					}
+				}
+			}
+		}
+		close(stop)
+		t.Logf("%d packets", <-done)
+		for f, c := range commands {
+			if out := l.tables(c+"-save", "-c", "-t", "raw"); !strings.Contains(out, "[0:0] -A PREROUTING -p udp -m udp --dport 9 -j DROP\n") {
+				t.Errorf("%v: packets got past our rules:\n%s", f, out)
+			}
+		}
+	})
+}
+
+// TestNoModule: where no rule can lead to the module's target, the rules of
+// daemon-only mode are put in place with a warning, and are not what was asked
+// for. In a namespace that is so whether or not the module is loaded.
+func TestNoModule(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		kernel := l.set
+		kernel.Kernel = true
+		l.server(func(context.Context) error {
+			if ModuleLoaded() {
+				t.Error("the module is said to be loaded")
+			}
+			return nil
+		})
+		for i := range 2 {
+			for _, r := range l.apply(kernel) {
+				if r.Changed != (i == 0) || !strings.Contains(r.Warning, "rules of daemon-only mode: ") {
+					t.Errorf("time %d: %+v", i, r)
+				}
+			}
+			l.want(l.set, Present, false)
+			l.want(kernel, Outdated, false)
+		}
+		other := kernel
+		other.Port = 4009
+		l.want(other, Changed, false)
+		if n := len(l.remove(kernel)); n != 2 {
+			t.Errorf("removed %d of 2", n)
+		}
+		l.want(kernel, Absent, false)
+		l.server(func(ctx context.Context) error {
+			if err := kernel.Try(ctx, IPv4); err == nil {
+				t.Log("Try passed: the extension is installed here")
+			} else if !errors.Is(err, ErrNoExtension) {
+				t.Error(err)
+			}
+			return nil
+		})
+	})
+}
+
+// TestKernelRulesButTheTarget: all but the target itself is printed as it was
+// written.
+func TestKernelRulesButTheTarget(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		kernel := l.set
+		kernel.Kernel, kernel.AllowFrom = true, prefixes("192.0.2.0/24", "2001:db8::/32")
+		l.server(func(ctx context.Context) error {
+			for _, f := range Families {
+				tool, err := kernel.tool(ctx, f, kernel.Backend)
+				if err != nil {
+					return err
+				}
+				saved, err := kernel.asSaved(ctx, tool, defaultHits)
+				if err != nil {
+					return err
+				}
+				if want := parseSave(kernel.Text(f)); !saved.same(want) {
+					t.Errorf("%v: written:\n%v\nsaved:\n%v", f, want, saved)
+				}
+			}
+			return nil
+		})
 	})
 }
 

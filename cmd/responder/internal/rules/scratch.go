@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,16 +28,34 @@ func inScratch(fn func() error) error {
 	return <-done
 }
 
+// standIn takes the place of the module's target, which lets itself be used in
+// no namespace but the first.
+const standIn = "-j RETURN"
+
 // asSaved puts the rules in place where nobody is, and returns what this
 // version of iptables makes of them.
 func (s Set) asSaved(ctx context.Context, t *tool, hits int) (saved *table, err error) {
 	err = inScratch(func() error {
-		if err := t.change(ctx, restore(s.rules(t.family, hits))); err != nil {
-			return err
-		}
-		saved, err = t.read(ctx)
+		saved, err = s.applied(ctx, t, hits)
 		return err
 	})
+	return saved, err
+}
+
+// applied puts the rules in place, but for the module's target, and reads them.
+func (s Set) applied(ctx context.Context, t *tool, hits int) (*table, error) {
+	text := restore(s.rules(t.family, hits))
+	if err := t.change(ctx, strings.Replace(text, target, standIn, 1)); err != nil {
+		return nil, err
+	}
+	saved, err := t.read(ctx)
+	if err == nil && s.Kernel {
+		for i, rule := range saved.rules[chain] {
+			if before, ok := strings.CutSuffix(rule, standIn); ok {
+				saved.rules[chain][i] = before + target
+			}
+		}
+	}
 	return saved, err
 }
 
@@ -51,6 +70,10 @@ func (s Set) Try(ctx context.Context, f Family) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.asSaved(ctx, t, busyHits())
-	return err
+	return inScratch(func() error {
+		if _, err := s.applied(ctx, t, busyHits()); err != nil || !s.Kernel {
+			return err
+		}
+		return t.parse(ctx, s.Text(f))
+	})
 }

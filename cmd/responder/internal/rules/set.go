@@ -3,18 +3,28 @@
 // Package rules puts the firewall rule of netsysrqd in place and takes it away.
 //
 // The rule lives in the raw table, ahead of connection tracking: a host whose
-// connection table is full, a common way to hang, still hears requests.
+// connection table is full, a common way to hang, still hears requests. Where
+// the kernel module is loaded, its target sees every packet before the queue:
+// what hangs may be the queue's reader.
 //
 //	PREROUTING ── UDP to us, our port ──> netsysrq
-//	                                        not shaped like a request: drop
-//	                                        netsysrq-allow: other sources: drop
-//	                                        busy source:    NFQUEUE, second queue
-//	                                        quiet source:   NFQUEUE, first queue
-//	                                        drop
+//
+//	without the module:                   not shaped like a request: drop
+//	                                      netsysrq-allow: other sources: drop
+//	                                      busy source:    NFQUEUE, second queue
+//	                                      quiet source:   NFQUEUE, first queue
+//	                                      drop
 //	OUTPUT ──── UDP from our port ──────> netsysrq-reply: no tracking
 //
+//	with it:                              netsysrq-allow: other sources: drop
+//	                                      NETSYSRQ marks the packet, or drops it
+//	                                      authentic:      NFQUEUE, first queue
+//	                                      not shaped like a request: drop
+//	                                      some of the junk: NFQUEUE, second queue
+//	                                      drop
+//
 // The names are in lower case because iptables allows no chain with the name
-// of a target, and the kernel module brings a target NETSYSRQ.
+// of a target, and NETSYSRQ is one.
 package rules
 
 import (
@@ -38,6 +48,17 @@ const (
 
 var chains = []string{chain, allowChain, replyChain}
 
+// Marks that the kernel module's target sets, in the bits of the mask. It sets
+// both bits of every packet that goes on, and no packet leaves our chain, so
+// whoever else uses these bits is not disturbed and does not disturb. No bit is
+// without users: these two are far from the low ones that people choose by hand
+// and from those of Kubernetes (14, 15), Tailscale (16-23) and Weave Net (17).
+const (
+	AuthenticMark uint32 = 0x10000000
+	JunkMark      uint32 = 0x20000000
+	MarkMask      uint32 = 0x30000000
+)
+
 // Family is a version of IP.
 type Family int
 
@@ -58,6 +79,9 @@ type Set struct {
 	Queue     uint16 // and the next one
 	AllowFrom []netip.Prefix
 	Backend   string // auto, nft or legacy
+	// Kernel reports that the kernel module is loaded: the rules lead through
+	// its target. See ModuleLoaded.
+	Kernel bool
 	// Path is searched for the commands, as $PATH, and /usr/sbin and /sbin
 	// after it.
 	Path string
@@ -77,17 +101,35 @@ func restore(lines ...[]string) string {
 // A rule is written here exactly as iptables-save prints it, so that a look at
 // the table tells whether ours are in it.
 func (s Set) rules(f Family, hits int) (lines []string) {
-	for _, c := range chains {
+	ours, from := chains, hooks
+	if s.Kernel {
+		// The module's own replies are not tracked anyway.
+		ours, from = []string{chain, allowChain}, []string{"PREROUTING"}
+	}
+	for _, c := range ours {
 		lines = append(lines, ":"+c+" - [0:0]")
 	}
-	for _, hook := range hooks {
+	for _, hook := range from {
 		lines = append(lines, fmt.Sprintf("-I %s 1 %s", hook, s.jump(f, hook)))
 	}
-	add := func(chain, format string, a ...any) {
-		lines = append(lines, "-A "+chain+" "+fmt.Sprintf(format, a...))
+	specs := s.daemonRules(f, hits)
+	if s.Kernel {
+		specs = s.kernelRules(f)
 	}
-	add(chain, `-m u32 ! --u32 "%s" -j DROP`, shape(f))
-	add(chain, "-j %s", allowChain)
+	for _, spec := range specs {
+		lines = append(lines, "-A "+chain+" "+spec)
+	}
+	for _, spec := range s.allow(f) {
+		lines = append(lines, "-A "+allowChain+" "+spec)
+	}
+	if !s.Kernel {
+		lines = append(lines, fmt.Sprintf("-A %s -m length --length %d -j CT --notrack", replyChain, f.header()+8+auth.PacketSize))
+	}
+	return lines
+}
+
+// daemonRules are those of our chain in daemon-only mode.
+func (s Set) daemonRules(f Family, hits int) []string {
 	// A flood from a few sources fills the second queue only, and there too
 	// a source that is being forged keeps its chance. The match recent is
 	// made for this: when its table is full it forgets the source that was
@@ -97,16 +139,38 @@ func (s Set) rules(f Family, hits int) (lines []string) {
 	if f == IPv6 {
 		recent = "--name netsysrq6 --mask ffff:ffff:ffff:ffff:: --rsource"
 	}
-	add(chain, "-m recent --update --seconds 1 --hitcount %d %s -j NFQUEUE --queue-num %d", hits, recent, s.Queue+1)
-	// No --queue-bypass: without a daemon the packet goes nowhere.
-	add(chain, "-m recent --set %s -j NFQUEUE --queue-num %d", recent, s.Queue)
-	add(chain, "-j DROP")
-	for _, spec := range s.allow(f) {
-		add(allowChain, "%s", spec)
+	return []string{
+		dropShapeless(f),
+		"-j " + allowChain,
+		fmt.Sprintf("-m recent --update --seconds 1 --hitcount %d %s %s", hits, recent, toQueue(s.Queue+1)),
+		fmt.Sprintf("-m recent --set %s %s", recent, toQueue(s.Queue)),
+		"-j DROP",
 	}
-	add(replyChain, "-m length --length %d -j CT --notrack", f.header()+8+auth.PacketSize)
-	return lines
 }
+
+// kernelRules are those of our chain where the module is loaded. Nobody who is
+// not allowed gets as far as its target; what it makes of the others comes
+// before any look at their shape, since requests that piled up while the host
+// hung may come as one large packet, and since it counts all junk by reason.
+// That is why a sample of the junk is enough for the daemon's log.
+func (s Set) kernelRules(f Family) []string {
+	return []string{
+		"-j " + allowChain,
+		"-p udp " + target,
+		fmt.Sprintf("-m mark --mark %#x/%#x %s", AuthenticMark, MarkMask, toQueue(s.Queue)),
+		dropShapeless(f),
+		fmt.Sprintf("-m mark --mark %#x/%#x -m limit --limit 100/sec --limit-burst 100 %s", JunkMark, MarkMask, toQueue(s.Queue+1)),
+		"-j DROP",
+	}
+}
+
+// target is how a rule leads to the module's target, which wants a rule for UDP.
+var target = fmt.Sprintf("-j NETSYSRQ --authentic-mark %#x/%#x --junk-mark %#x/%#x", AuthenticMark, MarkMask, JunkMark, MarkMask)
+
+// toQueue has no --queue-bypass: without a daemon the packet goes nowhere.
+func toQueue(n uint16) string { return fmt.Sprintf("-j NFQUEUE --queue-num %d", n) }
+
+func dropShapeless(f Family) string { return fmt.Sprintf(`-m u32 ! --u32 "%s" -j DROP`, shape(f)) }
 
 // hooks are the built-in chains that lead to ours.
 var hooks = []string{"PREROUTING", "OUTPUT"}

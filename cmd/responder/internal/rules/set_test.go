@@ -3,6 +3,7 @@
 package rules
 
 import (
+	"errors"
 	"flag"
 	"net/netip"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"netsysrq/cmd/responder/internal/hint"
 )
 
 var update = flag.Bool("update", false, "rewrite the files of testdata")
@@ -35,6 +38,8 @@ func TestText(t *testing.T) {
 		"allow.v6":     {Set{Port: 4009, Queue: 40, AllowFrom: prefixes("192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32")}, IPv6},
 		"allow-all.v4": {Set{Port: 9, Queue: 9, AllowFrom: prefixes("0.0.0.0/0")}, IPv4},
 		"allow-all.v6": {Set{Port: 9, Queue: 9, AllowFrom: prefixes("0.0.0.0/0")}, IPv6},
+		"kernel.v4":    {Set{Port: 9, Queue: 9, Kernel: true}, IPv4},
+		"kernel.v6":    {Set{Port: 4009, Queue: 40, Kernel: true, AllowFrom: prefixes("192.0.2.0/24", "2001:db8::/32")}, IPv6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join("testdata", name)
@@ -108,13 +113,80 @@ func TestTextIsWhatIsSaved(t *testing.T) {
 	for _, f := range Families {
 		text := Set{Port: 9, Queue: 9}.Text(f)
 		tab := parseSave(text)
-		if !tab.same(parseSave(text)) || !slicesEqual(tab.ours(), chains) || !tab.first() {
+		if !tab.same(parseSave(text)) || !slicesEqual(tab.ours(), chains) || !tab.first() || tab.kernel() {
 			t.Errorf("%v: %+v", f, tab)
 		}
-		other := parseSave(strings.Replace(text, "--queue-num 9", "--queue-num 8", 1))
-		if tab.same(other) {
-			t.Errorf("%v: a change is not seen", f)
+		kernel := parseSave(Set{Port: 9, Queue: 9, Kernel: true}.Text(f))
+		if kernel.same(tab) || !slicesEqual(kernel.ours(), chains[:2]) || !kernel.first() || !kernel.kernel() {
+			t.Errorf("%v: %+v", f, kernel)
 		}
+		for before, after := range map[string]string{"--queue-num 9": "--queue-num 8", "--dport 9": "--dport 8"} {
+			if tab.same(parseSave(strings.Replace(text, before, after, 1))) {
+				t.Errorf("%v: a change to %s is not seen", f, after)
+			}
+		}
+	}
+}
+
+// TestTargetHowEverPrinted: a rule to the module's target is known as one by
+// its name, which iptables prints without the extension too.
+func TestTargetHowEverPrinted(t *testing.T) {
+	for rule, want := range map[string]bool{
+		"-p udp " + target:   true,
+		"-p udp -j NETSYSRQ": true,
+		"-p udp -j NETSYSRQ  [16 bytes of unknown target data]": true,
+		"-j netsysrq-allow":   false,
+		"-p udp -j NETSYSRQ2": false,
+		"-p udp -j RETURN":    false,
+	} {
+		if got := parseSave("*raw\n:netsysrq - [0:0]\n-A netsysrq " + rule + "\nCOMMIT\n").kernel(); got != want {
+			t.Errorf("%s: %v", rule, got)
+		}
+	}
+}
+
+// TestCutAtTarget: what iptables-save prints without the extension.
+func TestCutAtTarget(t *testing.T) {
+	const before = "*raw\n:PREROUTING ACCEPT [0:0]\n:netsysrq - [0:0]\n-A PREROUTING -j netsysrq\n-A netsysrq -j netsysrq-allow\n"
+	for _, c := range []struct {
+		out, said string
+		cut       bool
+	}{
+		{before + "-A netsysrq -p udp", "Can't find library for target `NETSYSRQ'", true},
+		{before, "Error: target extension not found", true},
+		{before + "-A netsysrq -j DROP\n", "Error: target extension not found", false}, // of somebody else
+		{before, "Can't find library for target `TEE'", false},
+		{before, "Permission denied", false},
+	} {
+		out, err := cutAtTarget(c.out, errors.New(c.said))
+		tab := parseSave(out)
+		if (err == nil) != c.cut || tab.kernel() != c.cut || c.cut && len(tab.removal()) != 3 {
+			t.Errorf("%s: %v: %q", c.said, err, tab.removal())
+		}
+	}
+}
+
+// TestMarks: the two are told apart in the bits that are set.
+func TestMarks(t *testing.T) {
+	if AuthenticMark == JunkMark || AuthenticMark&^MarkMask != 0 || JunkMark&^MarkMask != 0 {
+		t.Error("the marks are not two values within the mask")
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for said, want := range map[string]bool{
+		`unknown option "--authentic-mark"`:                                  true,
+		"Couldn't load target `NETSYSRQ':No such file or directory":          true,
+		"NETSYSRQ: --authentic-mark: the value has bits outside of the mask": false,
+		"Chain already exists":                                               false,
+	} {
+		err := explain(errors.New("iptables-restore: exit status 2: " + said))
+		if errors.Is(err, ErrNoExtension) != want || want && hint.Of(err) == "" {
+			t.Errorf("%s: %v", said, err)
+		}
+	}
+	if explain(nil) != nil {
+		t.Error("an error out of nothing")
 	}
 }
 

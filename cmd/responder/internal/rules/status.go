@@ -13,12 +13,13 @@ const (
 	Changed        // ours are there, but not as they would be applied
 	NotFirst       // complete, but other rules come before ours
 	Present        // complete and first
+	Outdated       // complete, but for a host with the kernel module, or without, and this one is not
 	NoFamily       // this kernel does not speak that version of IP
 )
 
 // String returns a word for the log.
 func (s State) String() string {
-	return [...]string{"absent", "changed", "not first", "present", "no such family"}[s]
+	return [...]string{"absent", "changed", "not first", "present", "outdated", "no such family"}[s]
 }
 
 // Status is what was found of one family.
@@ -69,16 +70,36 @@ func (s Set) judge(ctx context.Context, t *tool, tab *table, hits int) State {
 	if len(tab.removal()) == 0 {
 		return Absent
 	}
-	if !tab.same(parseSave(restore(s.rules(t.family, hits)))) {
-		// Another version of iptables may print the same rules in another
-		// way, and only it can tell.
-		saved, err := s.asSaved(ctx, t, hits)
-		if err != nil || !tab.same(saved) {
-			return Changed
-		}
+	other := s
+	other.Kernel = !s.Kernel
+	switch {
+	case s.written(t, tab, hits):
+	case other.written(t, tab, hits):
+		return Outdated
+	// Another version of iptables may print the same rules in another way, and
+	// only it can tell.
+	case s.printed(ctx, t, tab, hits):
+	case other.printed(ctx, t, tab, hits):
+		return Outdated
+	default:
+		return Changed
 	}
 	if !tab.first() {
 		return NotFirst
 	}
 	return Present
+}
+
+// written reports whether a table holds exactly our rules, word by word.
+func (s Set) written(t *tool, tab *table, hits int) bool {
+	return tab.same(parseSave(restore(s.rules(t.family, hits))))
+}
+
+// printed is the same for rules as this version of iptables prints them.
+func (s Set) printed(ctx context.Context, t *tool, tab *table, hits int) bool {
+	if s.Kernel != tab.kernel() {
+		return false
+	}
+	saved, err := s.asSaved(ctx, t, hits)
+	return err == nil && tab.same(saved)
 }

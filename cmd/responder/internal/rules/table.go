@@ -36,6 +36,9 @@ func parseSave(text string) *table {
 // ("-I CHAIN 1 ...").
 func (t *table) add(line string) {
 	name, rule, _ := strings.Cut(line[3:], " ")
+	if !slices.Contains(t.chains, name) { // a built-in one, in what is to be applied
+		t.chains = append(t.chains, name)
+	}
 	if line[1] == 'I' {
 		t.rules[name] = slices.Insert(t.rules[name], 0, strings.TrimPrefix(rule, "1 "))
 		return
@@ -114,9 +117,17 @@ func (t *table) same(u *table) bool {
 // first reports whether our jumps stand ahead of everything else.
 func (t *table) first() bool {
 	for _, hook := range hooks {
-		if rules := t.rules[hook]; len(rules) == 0 || !leadsToUs(rules[0]) {
+		if rules := t.rules[hook]; slices.ContainsFunc(rules, leadsToUs) && !leadsToUs(rules[0]) {
 			return false
 		}
 	}
 	return true
+}
+
+// kernel reports whether our rules lead through the module's target, however it
+// is printed: without the extension iptables does not know its options.
+func (t *table) kernel() bool {
+	return slices.ContainsFunc(t.rules[chain], func(rule string) bool {
+		return strings.Contains(rule+" ", "-j NETSYSRQ ")
+	})
 }

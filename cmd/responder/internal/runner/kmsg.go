@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 
@@ -35,12 +34,9 @@ type Kmsg struct {
 	part []byte
 }
 
-// OpenKmsg opens the log. /dev/kmsg needs privileges only for this.
-func OpenKmsg(path string) (*Kmsg, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
+// NewKmsg reads the log from a file that is open, without waiting (O_NONBLOCK),
+// from now on. The path is for messages.
+func NewKmsg(fd int, path string) (*Kmsg, error) {
 	k := &Kmsg{fd: fd, path: path}
 	if err := k.skip(); err != nil {
 		unix.Close(fd)

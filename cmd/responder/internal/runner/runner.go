@@ -8,10 +8,8 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -61,14 +59,13 @@ type Runner struct {
 	wake    chan struct{}
 }
 
-// New opens the trigger, which needs privileges only for this. The kmsg may
-// be nil. Finished is called when nothing more will be run for a job.
-func New(trigger string, kmsg *Kmsg, finished func(auth.KeyID, auth.RequestID)) (*Runner, error) {
-	fd, err := unix.Open(trigger, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open trigger: %w", &os.PathError{Op: "open", Path: trigger, Err: err})
-	}
-	return &Runner{trigger: fd, path: trigger, kmsg: kmsg, finished: finished, wake: make(chan struct{}, 1)}, nil
+// TriggerFlags are those that the trigger is to be opened with.
+const TriggerFlags = unix.O_WRONLY | unix.O_APPEND
+
+// New makes a runner of a trigger that is open. The path is for messages. The
+// kmsg may be nil. Finished is called when nothing more will be run for a job.
+func New(trigger int, path string, kmsg *Kmsg, finished func(auth.KeyID, auth.RequestID)) *Runner {
+	return &Runner{trigger: trigger, path: path, kmsg: kmsg, finished: finished, wake: make(chan struct{}, 1)}
 }
 
 // Submit hands over a job and returns without waiting for it. A job with Now

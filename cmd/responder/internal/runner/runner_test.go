@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"netsysrq/auth"
 )
 
@@ -38,18 +40,19 @@ func newBench(t *testing.T, answers string) *bench {
 	if err := os.Truncate(b.trigger, 0); err != nil {
 		t.Fatal(err)
 	}
-	kmsg, err := OpenKmsg(b.kmsg)
+	log, err := unix.Open(b.kmsg, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Runner, err = New(b.trigger, kmsg, func(_ auth.KeyID, id auth.RequestID) {
+	kmsg, err := NewKmsg(log, b.kmsg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Runner = New(openTrigger(t, b.trigger), b.trigger, kmsg, func(_ auth.KeyID, id auth.RequestID) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.finished = append(b.finished, id)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); b.Run(ctx) }()
@@ -241,6 +244,16 @@ func TestNowCuts(t *testing.T) {
 	})
 }
 
+func openTrigger(t *testing.T, path string) int {
+	t.Helper()
+	fd, err := unix.Open(path, TriggerFlags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
 // An order to stop the daemon must not stop a reboot half way.
 func TestStopWaitsForTheSequence(t *testing.T) {
 	dir := t.TempDir()
@@ -248,10 +261,7 @@ func TestStopWaitsForTheSequence(t *testing.T) {
 	if err := os.WriteFile(trigger, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(trigger, nil, func(auth.KeyID, auth.RequestID) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := New(openTrigger(t, trigger), trigger, nil, func(auth.KeyID, auth.RequestID) {})
 	ctx, cancel := context.WithCancel(context.Background())
 	steps, _ := auth.ParseSteps("0:100ms,1:100ms,2")
 	if err := r.Submit(&Job{Steps: steps, Log: slog.New(slog.DiscardHandler)}); err != nil {
@@ -281,10 +291,7 @@ func TestTooMany(t *testing.T) {
 	if err := os.WriteFile(trigger, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(trigger, nil, func(auth.KeyID, auth.RequestID) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := New(openTrigger(t, trigger), trigger, nil, func(auth.KeyID, auth.RequestID) {})
 	for range maxWaiting {
 		if err := r.Submit(&Job{}); err != nil {
 			t.Fatal(err)
@@ -292,12 +299,5 @@ func TestTooMany(t *testing.T) {
 	}
 	if err := r.Submit(&Job{}); !errors.Is(err, ErrFull) {
 		t.Errorf("one more: %v", err)
-	}
-}
-
-func TestNoTrigger(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "none")
-	if _, err := New(path, nil, nil); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("error %v does not name %s", err, path)
 	}
 }

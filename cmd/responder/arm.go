@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/mdlayher/sdnotify"
+
+	"netsysrq/cmd/responder/internal/config"
+	"netsysrq/cmd/responder/internal/hint"
+	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/cmd/responder/internal/logging"
+	"netsysrq/cmd/responder/internal/rules"
+)
+
+// moduleName is that of the kernel module, for modprobe(8).
+const moduleName = "xt_NETSYSRQ"
+
+const modprobeTimeout = 30 * time.Second
+
+// arm makes the host obey as far as that goes without a daemon: module, keys,
+// rules. A host without the module gets the rules of the daemon alone; one
+// without keys stays as it is.
+func (c *command) arm(ctx context.Context, args []string) error {
+	if _, err := c.parse(newFlags("arm"), args, 0); err != nil {
+		return err
+	}
+	cfg, err := config.Load(c.config)
+	if err != nil {
+		return err
+	}
+	some, err := hasKeys(cfg)
+	if err != nil {
+		return err
+	}
+	if !some {
+		fmt.Fprintln(c.stdout, "no operator has a key: nothing to arm")
+		return nil
+	}
+	// What does not work here leaves the daemon alone to answer, and check
+	// says why.
+	if err := modprobe(ctx, moduleName); err != nil {
+		c.complain(hint.Add(fmt.Errorf("no kernel module, so nothing answers while this host's processes hang: %w", err),
+			"netsysrqd check tells what is missing"))
+	} else if err := c.loadKeys(nil); err != nil {
+		c.complain(err)
+	}
+	return c.rules(ctx, []string{"apply"})
+}
+
+// disarm undoes it.
+func (c *command) disarm(ctx context.Context, args []string) error {
+	if _, err := c.parse(newFlags("disarm"), args, 0); err != nil {
+		return err
+	}
+	// The module stays loaded as long as a rule leads to it.
+	err := c.rules(ctx, []string{"remove"})
+	if rules.ModuleLoaded() {
+		err = errors.Join(err, modprobe(ctx, "--remove", moduleName))
+	}
+	return err
+}
+
+func hasKeys(cfg *config.Config) (bool, error) {
+	machine, err := keyring.MachineID(cfg.MachineID)
+	if err != nil {
+		return false, err
+	}
+	entries, err := keyring.List(cfg.KeysDir, machine, -1)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	return len(entries) > 0, nil
+}
+
+func modprobe(ctx context.Context, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, modprobeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/sbin/modprobe", args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	if said := strings.TrimSpace(string(out)); said != "" {
+		return errors.New(strings.ReplaceAll(said, "\n", "; "))
+	}
+	return fmt.Errorf("modprobe: %w", err)
+}
+
+// rulesWatch keeps the rules in place until it is told to end.
+func (c *command) rulesWatch(ctx context.Context, args []string) error {
+	if _, err := c.parse(newFlags("rules watch"), args, 0); err != nil {
+		return err
+	}
+	cfg, err := config.Load(c.config)
+	if err != nil {
+		return err
+	}
+	log, err := logging.New(cfg.Log.Format, c.stderr, cfg.Log.Level)
+	if err != nil {
+		return err
+	}
+	defer log.Flush(flushWait)
+	n, err := sdnotify.New()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open the notification socket: %w", err)
+	}
+	w := &rules.Watcher{
+		Set: c.ruleSet,
+		Log: log.Logger,
+		Ready: func() {
+			if n == nil {
+				return
+			}
+			if err := n.Notify(sdnotify.Ready); err != nil {
+				log.Warn("systemd not notified", "err", err)
+			}
+		},
+	}
+	return w.Run(ctx)
+}

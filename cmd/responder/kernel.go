@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/module"
+	"netsysrq/internal/clock"
+	"netsysrq/kmod-fallback/kmod"
+)
+
+const (
+	// attachEvery is how often a module is looked for that was not there.
+	attachEvery = 5 * time.Second
+	// eventsSoon is how soon after a request the module's events are read, as
+	// long as there are some.
+	eventsSoon = 50 * time.Millisecond
+)
+
+// settings are what the kernel module is to know.
+func (d *daemon) settings() module.Settings {
+	s := module.Settings{Boot: d.boot, DryRun: d.cfg.DryRun, Deadline: d.cfg.Deadline, Complete: d.keysComplete}
+	for i := range d.keys {
+		k := &d.keys[i]
+		s.Keys = append(s.Keys, module.Key{Operator: k.Operator, Allowed: k.Allow, Host: &k.Key})
+	}
+	return s
+}
+
+// attach leaves the work to the kernel module, if there is one. It logs what
+// it finds when that is something new.
+func (d *daemon) attach() {
+	d.attachAgain = time.Now().Add(attachEvery)
+	client, err := d.link.Attach(d.settings())
+	state := "attached"
+	if err != nil {
+		state = err.Error()
+	}
+	news := state != d.attachState
+	d.attachState = state
+	switch {
+	case err == nil:
+		d.gate.SetModule(client)
+		d.log.Info("attached to the kernel module: it answers and acts, also when this host's processes hang", "deadline", d.cfg.Deadline)
+		asked, synchronised := d.gate.Sample()
+		d.beat(true, asked, synchronised)
+		d.events()
+	case !news:
+	case errors.Is(err, kmod.ErrNotLoaded):
+		d.log.Warn("no kernel module: the daemon answers and acts alone, and nothing does while this host's processes hang")
+	default:
+		d.log.Error("not attached to the kernel module", "err", err)
+	}
+}
+
+// leaveModule ends the work with a module that does not answer.
+func (d *daemon) leaveModule(err error) {
+	d.link.Detach()
+	if module.Armed() {
+		// It goes on without us. Nobody else may act.
+		d.log.Error("connection to the kernel module lost", "err", err)
+		d.attach()
+		return
+	}
+	d.attachState = ""
+	d.log.Warn("the kernel module is gone: the daemon answers and acts alone", "err", err)
+	d.gate.SetModule(nil)
+	d.attach()
+}
+
+// beat shows the module that the daemon lives and whether the clock is
+// disciplined; a daemon whose read loops hang keeps silent.
+func (d *daemon) beat(well bool, asked auth.Instant, synchronised bool) {
+	switch {
+	case !d.link.Attached():
+		if time.Now().After(d.attachAgain) {
+			d.attach()
+		}
+	case well:
+		if err := d.link.Beat(synchronised, asked); err != nil {
+			d.leaveModule(err)
+		}
+	}
+}
+
+// events logs what the module did. It reports whether there was anything.
+func (d *daemon) events() bool {
+	if !d.link.Attached() {
+		return false
+	}
+	some, err := d.link.Events(time.Now(), time.Duration(clock.Boot()))
+	if err != nil {
+		d.leaveModule(err)
+	}
+	return some
+}
+
+// modulePackets is what the module counted since the last summary; nil where
+// the daemon counts.
+func (d *daemon) modulePackets() *[auth.NumReasons]uint64 {
+	if !d.link.Attached() {
+		return nil
+	}
+	counts, err := d.link.Packets()
+	if err != nil {
+		d.leaveModule(err)
+		return nil
+	}
+	return &counts
+}
+
+// maxVetoReason bounds what is logged of the veto file.
+const maxVetoReason = 200
+
+// vetoed says whether the veto file is there, and its first line.
+func (d *daemon) vetoed() (reason string, yes bool) {
+	path := *d.vetoFile.Load()
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", false
+	}
+	if err != nil {
+		return err.Error(), true // it is there, and not for us to read
+	}
+	defer f.Close()
+	b := make([]byte, maxVetoReason)
+	n, _ := f.Read(b)
+	line, _, _ := strings.Cut(string(b[:n]), "\n")
+	if line = strings.TrimSpace(line); line == "" {
+		line = path
+	}
+	return line, true
+}

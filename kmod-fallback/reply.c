@@ -22,7 +22,9 @@ struct errand {
 	struct nsrq_key key;
 	struct nsrq_job *job;	/* NULL: a letter of its own */
 	u64 serial;
-	bool warm;
+	u64 heard;		/* as in nsrq, like the next two */
+	u8 boot_id[NSRQ_BOOT_ID_SIZE];
+	bool daemon, warm;
 };
 
 static bool next_errand(struct errand *e)
@@ -57,6 +59,9 @@ static bool next_errand(struct errand *e)
 		e->key = a->key;
 	else
 		e->letter.handle = 0;	/* removed meanwhile */
+	e->heard = nsrq.heard;
+	e->daemon = nsrq.daemon;
+	memcpy(e->boot_id, nsrq.boot_id, sizeof(e->boot_id));
 	raw_spin_unlock_irqrestore(&nsrq.lock, flags);
 	return found;
 }
@@ -107,7 +112,6 @@ static void warm_up(const struct nsrq_peer *peer)
 static void seal(u8 *packet, const struct errand *e)
 {
 	struct nsrq_now now = nsrq_clocks();
-	u64 heard = READ_ONCE(nsrq.heard);
 	struct nsrq_reply r = {
 		.time = now.real,
 		.answer = e->letter.answer,
@@ -121,16 +125,17 @@ static void seal(u8 *packet, const struct errand *e)
 	};
 	u8 nonce[NSRQ_NONCE_SIZE];
 
-	if (heard)
-		r.silent = min(div_u64(max(now.boot, heard) - heard, NSEC_PER_SEC),
+	if (e->heard)
+		r.silent = min(div_u64(now.boot - min(now.boot, e->heard),
+				       NSEC_PER_SEC),
 			       NSRQ_NEVER - 1ULL);
 	if (!r.executor)
-		r.executor = heard && now.boot < heard + NSRQ_SILENCE * NSRQ_MS &&
-			     READ_ONCE(nsrq.daemon) ? NSRQ_DAEMON : NSRQ_KERNEL;
+		r.executor = e->daemon && now.boot < e->heard + NSRQ_SILENCE * NSRQ_MS ?
+			     NSRQ_DAEMON : NSRQ_KERNEL;
 	r.answer.flags |= NSRQ_ARMED;
 	memcpy(r.id, e->letter.id, sizeof(r.id));
 	memcpy(r.challenge, e->letter.challenge, sizeof(r.challenge));
-	memcpy(r.boot_id, nsrq.boot_id, sizeof(r.boot_id));
+	memcpy(r.boot_id, e->boot_id, sizeof(r.boot_id));
 	get_random_bytes(nonce, sizeof(nonce));
 	nsrq_seal(packet, &e->key, nonce, &r);
 }

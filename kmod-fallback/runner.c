@@ -62,12 +62,15 @@ void nsrq_note(u8 kind, u8 by, u8 reason, const struct nsrq_job *job,
 	if (kind == NETSYSRQ_EVENT_CONFIRMED || kind == NETSYSRQ_EVENT_UNCONFIRMED)
 		e->ms = div_u64(now->boot - job->claimed, NSRQ_MS);
 	e->answer = job->letter.answer;
-	e->flags = job->request.flags;
 	e->peer = job->letter.peer;
 	memcpy(e->id, job->request.id, sizeof(e->id));
 	a = nsrq_account(&nsrq.ledger, job->letter.handle);
 	if (a)
 		memcpy(e->key_id, a->key.id, sizeof(e->key_id));
+	/* Of a malformed request nothing but time and id may be used. */
+	if (job->request.malformed)
+		return;
+	e->flags = job->request.flags;
 	for (i = 0; i < job->request.count; i++)
 		e->steps[i] = job->request.steps[i].key;
 }

@@ -121,6 +121,14 @@ void nsrq_decode(struct nsrq_request *r, const u8 *body)
 	memcpy(r->id, body + 8, sizeof(r->id));
 	memcpy(r->challenge, body + 24, sizeof(r->challenge));
 	r->malformed = decode(r, body);
+	if (!r->malformed)
+		return;
+	/* What was read of the rest may be out of its bounds. */
+	r->op = 0;
+	r->flags = 0;
+	r->count = 0;
+	memset(r->challenge, 0, sizeof(r->challenge));
+	memset(r->steps, 0, sizeof(r->steps));
 }
 
 static void put16(u64 v, u8 *p)

@@ -112,6 +112,15 @@ static void request(const char *want)
 	free(exact);
 	if (strcmp(nsrq_reason_name(reason), want))
 		die("reason %s, want %s", nsrq_reason_name(reason), want);
+	if (reason == NSRQ_REASON_MALFORMED) {
+		struct nsrq_request only = {
+			.malformed = r.malformed, .time = r.time,
+		};
+
+		/* Nothing that is out of bounds may be left to be used. */
+		memcpy(only.id, r.id, sizeof(only.id));
+		CHECK(!memcmp(&only, &r, sizeof(r)));
+	}
 	if (reason == NSRQ_REASON_MALFORMED)
 		expect("malformed", field_names[r.malformed]);
 	if (reason)

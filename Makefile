@@ -26,7 +26,7 @@ demo: build ## hang a virtual machine and bring it back with one packet
 demo-netns: deps build ## show daemon and command in two network namespaces (root)
 	go run ./internal/demo/netns $(BIN)
 
-test: deps ## run every test (root, 10 minutes at most)
+test: deps ## run every test (root, 30 minutes at most)
 	@.ci/test
 
 check: ## formatting, vet, static analysis, generated files, shell scripts
@@ -45,8 +45,7 @@ model: deps ## check the model of the ledger and that it notices each rule's rem
 	@.ci/test model
 
 vmtest: ## tests on a real kernel in QEMU: KERNEL=6.1 (default), 5.10, 6.12 or 7.2
-	@.ci/deps vm
-	go test -tags vm -count=1 -timeout 25m $(VMFLAGS) ./internal/vm
+	@.ci/test vm
 
 vectors: ## write auth/testdata/vectors anew
 	go run ./auth/testdata/gen

@@ -23,13 +23,19 @@ type Linux struct {
 	chroot  bool   // root is a system with a compiler, to be entered for that
 }
 
-// Versions are the kernels that Kernel knows, in the order of their age.
-var Versions = []string{"5.10", "6.1", "6.12", "7.2"}
+// Versions are the kernels that Kernel knows: Debian's in the order of their
+// age, and DebugVersion.
+var Versions = []string{"5.10", "6.1", "6.12", "7.2", DebugVersion}
+
+// DebugVersion is a 6.1 with the kernel's own checks: KASAN, UBSAN, lockdep and
+// more. See scripts/debugkernel.config.
+const DebugVersion = "debug"
 
 // Kernel returns a kernel out of the cache, or downloads it first: 10 s for
 // those that the host can build modules for, a minute for newer ones, which
-// come with a small Debian of their own and need root. What is in the cache is
-// not updated; remove its folder for that.
+// come with a small Debian of their own and need root. DebugVersion is built here,
+// in 15 minutes of CPU time. What is in the cache is not updated; remove its
+// folder for that.
 func Kernel(ctx context.Context, version string) (*Linux, error) {
 	if !slices.Contains(Versions, version) {
 		return nil, fmt.Errorf("kernel %q: known are %v", version, Versions)
@@ -42,7 +48,11 @@ func Kernel(ctx context.Context, version string) (*Linux, error) {
 		cache = filepath.Join(cache, "kernels")
 		dir, err := newest(filepath.Join(cache, version))
 		if err == nil && dir == "" {
-			dir, err = script(ctx, "kernel.sh", version, cache)
+			if version == DebugVersion {
+				dir, err = script(ctx, "debugkernel.sh", cache)
+			} else {
+				dir, err = script(ctx, "kernel.sh", version, cache)
+			}
 		}
 		if err == nil {
 			l, err = readKernel(version, dir)

@@ -8,6 +8,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,6 +69,11 @@ func locked(part string, fn func(dir string) error) error {
 // script runs one of the scripts and returns the last line that it printed. The
 // scripts bound each of their downloads; this bounds them together.
 func script(ctx context.Context, name string, args ...string) (string, error) {
+	return runScript(ctx, map[string]fs.FS{"vm": scripts}, "vm/scripts/"+name, args...)
+}
+
+// runScript runs a script out of folders that lie side by side, as in the tree.
+func runScript(ctx context.Context, sources map[string]fs.FS, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "netsysrq-scripts-")
@@ -75,10 +81,12 @@ func script(ctx context.Context, name string, args ...string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.CopyFS(dir, scripts); err != nil {
-		return "", err
+	for folder, files := range sources {
+		if err := os.CopyFS(filepath.Join(dir, folder), files); err != nil {
+			return "", err
+		}
 	}
-	cmd := exec.CommandContext(ctx, "bash", append([]string{filepath.Join(dir, "scripts", name)}, args...)...)
+	cmd := exec.CommandContext(ctx, "bash", append([]string{filepath.Join(dir, name)}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+searchPath(), "LC_ALL=C.UTF-8")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -50,10 +50,14 @@ func (c *control) read() {
 			continue
 		}
 		if r.ID == 0 {
-			if r.Error != "" {
-				c.begun = fmt.Errorf("set the guest up: %s", r.Error)
+			select {
+			case <-c.ready: // said again, by an agent that was started again
+			default:
+				if r.Error != "" {
+					c.begun = fmt.Errorf("set the guest up: %s", r.Error)
+				}
+				close(c.ready)
 			}
-			close(c.ready)
 			continue
 		}
 		c.mu.Lock()
@@ -127,13 +131,18 @@ func (m *Machine) Silent(ctx context.Context, d time.Duration) bool {
 	return errors.Is(err, ErrSilent)
 }
 
-// execTimeout is the time that the guest gives to a command; ctx may give less.
+// execTimeout is the time that the guest gives to a command, unless ctx gives
+// more; it may also give less.
 const execTimeout = 2 * time.Minute
 
 // Exec runs a command in the guest, to its end, and returns what it printed on
 // standard output and standard error, and its exit code.
 func (m *Machine) Exec(ctx context.Context, stdin []byte, args ...string) (out string, code int, err error) {
-	a, err := m.control.do(ctx, agent.Request{Op: agent.Exec, Args: args, Data: stdin, Timeout: execTimeout})
+	timeout := execTimeout
+	if end, ok := ctx.Deadline(); ok {
+		timeout = max(timeout, time.Until(end))
+	}
+	a, err := m.control.do(ctx, agent.Request{Op: agent.Exec, Args: args, Data: stdin, Timeout: timeout})
 	return string(a.Data), a.Code, err
 }
 

@@ -45,12 +45,12 @@ var (
 		begin: nothing, proof: daemonIs(""),
 	}
 	ForkBomb = Scenario{
-		Name: "fork-bomb", What: "a fork bomb, up to 1500 processes", Gone: true,
-		begin: inGuest("fork-bomb"), proof: crowded,
+		Name: "fork-bomb", What: "a fork bomb, 1500 processes", Gone: true,
+		begin: shell("hog-fork-bomb", forkBomb), proof: both(crowded, sluggish),
 	}
 	Memory = Scenario{
 		Name: "memory", What: "memory is exhausted", Gone: true,
-		begin: inGuest("memory"), proof: killing,
+		begin: exhaustMemory, proof: both(killing, sluggish),
 	}
 	FIFOHogs = Scenario{
 		Name: "fifo-hogs", What: "FIFO-99 hogs on all CPUs, rt_runtime -1", Gone: true,
@@ -113,6 +113,38 @@ func inGuest(name string, args ...string) func(context.Context, *Machine) error 
 		_, err := m.control.do(ctx, agent.Request{Op: agent.Hang, Name: name, Args: args})
 		return err
 	}
+}
+
+// shell starts a script in the guest.
+func shell(name, script string) func(context.Context, *Machine) error {
+	return func(ctx context.Context, m *Machine) error {
+		_, err := m.Start(ctx, name, "/bin/sh", "-c", script)
+		return err
+	}
+}
+
+// forkBomb is the classic one. Its limit is its own, so that init, which dies
+// of a thread that it cannot have, lives. It starts again when it has died out:
+// a shell that cannot fork ends.
+const forkBomb = `
+	sleep 1
+	mkdir -p /run/cgroup && mount -t cgroup2 cgroup /run/cgroup &&
+	echo +pids > /run/cgroup/cgroup.subtree_control && mkdir /run/cgroup/bomb &&
+	echo 1500 > /run/cgroup/bomb/pids.max || exit
+	while :; do
+		/bin/sh -c 'echo $$ > /run/cgroup/bomb/cgroup.procs; b() { b | b & }; b'
+		sleep 1
+	done`
+
+// exhaustMemory has many fight for what little is left: with few of them, other
+// programs still get on.
+func exhaustMemory(ctx context.Context, m *Machine) error {
+	// The shell is a child of the agent, whose program has the hogs too.
+	const fight = `for i in $(seq 40); do /proc/$PPID/exe memory-fight $i & done; wait`
+	if err := shell("hog-memory-crowd", fight)(ctx, m); err != nil {
+		return err
+	}
+	return inGuest("memory")(ctx, m)
 }
 
 func signalDaemon(s syscall.Signal) func(context.Context, *Machine) error {
@@ -206,6 +238,26 @@ func killing(ctx context.Context, m *Machine, mark int) (string, error) {
 			}
 		}
 		return fmt.Sprintf("%d processes killed for want of memory", n), n >= few, nil
+	})
+}
+
+// sluggish waits until a new program, as a login would be, takes long to start
+// or is killed at that.
+func sluggish(ctx context.Context, m *Machine, _ int) (string, error) {
+	const long = 500 * time.Millisecond
+	return until(ctx, func() (string, bool, error) {
+		asked, cancel := context.WithTimeout(ctx, 4*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := m.Run(asked, "/bin/sh", "-c", "echo 0 > /proc/self/oom_score_adj; exec /bin/busybox true")
+		took := time.Since(start)
+		switch {
+		case errors.Is(err, ErrSilent):
+			return "a new program did not start for 4 s", true, nil
+		case err != nil:
+			return fmt.Sprintf("a new program failed: %v", err), true, nil
+		}
+		return fmt.Sprintf("a new program took %v to run", took.Round(time.Millisecond)), took >= long, nil
 	})
 }
 

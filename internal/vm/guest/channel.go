@@ -32,10 +32,13 @@ func openChannel(path string) (*channel, error) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &raw); err != nil {
 		return nil, fmt.Errorf("set %s up: %w", path, err)
 	}
-	c := &channel{tty: os.NewFile(uintptr(fd), path)}
-	c.in = bufio.NewScanner(c.tty)
+	return newChannel(os.NewFile(uintptr(fd), path)), nil
+}
+
+func newChannel(tty *os.File) *channel {
+	c := &channel{tty: tty, in: bufio.NewScanner(tty)}
 	c.in.Buffer(nil, 1<<20)
-	return c, nil
+	return c
 }
 
 func (c *channel) send(r agent.Response) {

@@ -26,7 +26,6 @@ func (s *server) hang(name string, args []string) error {
 
 // scenarios are those that the host cannot make with the other operations.
 var scenarios = map[string]func(s *server, args []string) error{
-	"fork-bomb": (*server).forkBomb,
 	"memory":    (*server).exhaustMemory,
 	"fifo":      (*server).fifo,
 	"conntrack": (*server).fillConntrack,
@@ -34,18 +33,12 @@ var scenarios = map[string]func(s *server, args []string) error{
 	"spin":      (*server).spin,
 }
 
+// self is this program, wherever it lies.
+const self = "/proc/self/exe"
+
 // hog starts this program as one of the hogs.
 func (s *server) hog(name string, args ...string) error {
-	_, err := s.processes.start("hog-"+name, append([]string{"/init", name}, args...))
-	return err
-}
-
-// forkBomb is the classic one, up to a limit that leaves the memory alone.
-func (s *server) forkBomb([]string) error {
-	if err := os.WriteFile("/proc/sys/kernel/threads-max", []byte("1500"), 0); err != nil {
-		return err
-	}
-	_, err := s.processes.start("hog-fork-bomb", []string{"/bin/sh", "-c", "b() { b | b & }; sleep 1; b"})
+	_, err := s.processes.start("hog-"+name, append([]string{self, name}, args...))
 	return err
 }
 

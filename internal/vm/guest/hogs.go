@@ -122,7 +122,7 @@ func fightForMemory([]string) error {
 	time.Sleep(2 * time.Second)
 	for {
 		// What fails for want of memory is tried again.
-		if exec.Command("/init", "memory-eat").Run() != nil {
+		if exec.Command(self, "memory-eat").Run() != nil {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}

@@ -3,7 +3,8 @@
 // Guest is the init of the bench's machines: PID 1 of an initramfs. It sets the
 // machine up as its Config says, then does what it is asked for on the control
 // channel. Under other names it is what a scenario needs: hogs, of one kind or
-// another.
+// another. On a whole system, which has an init of its own, "attach PORT" does
+// only what it is asked for.
 package main
 
 import (
@@ -28,6 +29,13 @@ func main() {
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: init HOG [ARGUMENT]...")
 		os.Exit(2)
+	}
+	if os.Args[1] == "attach" && len(os.Args) == 3 {
+		if err := attach(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "agent:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	hog, ok := hogs[os.Args[1]]
 	if !ok {

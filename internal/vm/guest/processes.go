@@ -254,8 +254,9 @@ func parseStat(s string) (p agent.Process, ok bool) {
 	return p, err1 == nil && err2 == nil && err3 == nil
 }
 
-// signalAll sends a signal to every process but init and kernel threads, and
-// looks again until it finds none that is new. It returns how many got it.
+// signalAll sends a signal to every process but this one, init and kernel
+// threads, and looks again until it finds none that is new. It returns how many
+// got it.
 func signalAll(s unix.Signal) (int, error) {
 	seen := map[int]bool{}
 	for {
@@ -265,7 +266,7 @@ func signalAll(s unix.Signal) (int, error) {
 		}
 		before := len(seen)
 		for _, p := range list {
-			if p.PID != 1 && !p.Kernel && p.State != "Z" && !seen[p.PID] {
+			if p.PID != 1 && p.PID != os.Getpid() && !p.Kernel && p.State != "Z" && !seen[p.PID] {
 				seen[p.PID] = true
 				unix.Kill(p.PID, s)
 			}

@@ -63,8 +63,14 @@ func (s *server) do(r *agent.Request, a *agent.Response) (err error) {
 	case agent.Processes:
 		a.Processes, err = allProcesses()
 	case agent.Freeze:
+		if err := freezeInit(true); err != nil {
+			return err
+		}
 		a.PID, err = signalAll(unix.SIGSTOP)
 	case agent.Thaw:
+		if err := freezeInit(false); err != nil {
+			return err
+		}
 		_, err = signalAll(unix.SIGCONT)
 	case agent.Clocks:
 		a.Clocks, err = readClocks()

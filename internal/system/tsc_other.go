@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//go:build !amd64
+
+package system
+
+func timestamp() uint64 { return 0 }

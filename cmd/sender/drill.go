@@ -6,9 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
+	"time"
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/fleet/drills"
+	"netsysrq/internal/fleet/hosts"
+	"netsysrq/internal/fleet/table"
 )
 
 // way is one of the two ways to an answer: the daemon's word, or the kernel's
@@ -25,26 +30,58 @@ type way struct {
 // drilled is what both ways came to.
 type drilled struct {
 	options        *options
+	host           *hosts.Host
 	daemon, kernel way
 }
 
-// drill rehearses both ways, one after the other. Nothing acts.
-func drill(ctx context.Context, w world, o *options) (int, error) {
-	op, err := loadOperator(ctx, w, o, false)
+// drillHosts is drill. With --overdue it only reads the record.
+func drillHosts(ctx context.Context, w world, o *options) (int, error) {
+	if o.overdue > 0 && len(o.hosts) == 0 {
+		o.hosts = []string{"@" + hosts.All}
+	}
+	s, err := chosen(w, o)
 	if err != nil {
-		return (&result{options: o, err: err}).show(w), nil
+		return 0, err
 	}
-	first := ask(ctx, w, o, op, auth.Rehearse)
+	if o.overdue > 0 {
+		return overdue(s)
+	}
+	if err := s.open(ctx); err != nil {
+		return s.failed(err), nil
+	}
+	defer s.close()
+	var lock sync.Mutex
+	var proved []string
+	code := s.run(ctx, func(ctx context.Context, h *hosts.Host, p *progress) answer {
+		a := s.drill(ctx, h, p)
+		if code, _, _ := a.words(); code == exitOK {
+			lock.Lock()
+			proved = append(proved, h.Name)
+			lock.Unlock()
+		}
+		return a
+	})
+	if path := drillsPath(w); path != "" && len(proved) > 0 {
+		if err := drills.Record(path, proved, time.Now()); err != nil {
+			w.note("%v", err) // the drill was good all the same
+		}
+	}
+	return code, nil
+}
+
+// drill rehearses both ways, one after the other. Nothing acts.
+func (s *session) drill(ctx context.Context, h *hosts.Host, p *progress) answer {
+	first := s.ask(ctx, h, auth.Rehearse, p)
 	if first.outcome == nil {
-		return first.show(w), nil
+		return first
 	}
-	d := &drilled{options: o, daemon: daemonWay(first), kernel: way{name: "kernel", line: "not tried"}}
+	d := &drilled{options: s.o, host: h, daemon: daemonWay(first), kernel: way{name: "kernel", line: "not tried"}}
 	// Whatever else went wrong would only go wrong again. A veto is the
 	// daemon's, which has no say in a drill.
 	if k := first.outcome.Kind; k == exchange.Accepted || k == exchange.Refused && first.outcome.Reply.Result == auth.Vetoed {
-		d.kernel = kernelWay(ask(ctx, w, o, op, auth.Drill))
+		d.kernel = kernelWay(s.ask(ctx, h, auth.Drill, p))
 	}
-	return d.show(w), nil
+	return d
 }
 
 // daemonWay judges a rehearsal, which a daemon that is well takes.
@@ -136,24 +173,50 @@ func (d *drilled) verdict() (code int, line string, hints []string) {
 	return code, line, hints
 }
 
-// show tells what came of it and returns its exit code.
-func (d *drilled) show(w world) int {
-	code, line, hints := d.verdict()
-	host := d.options.host + ": "
-	switch {
-	case d.options.quiet && code == exitOK:
-	case d.options.json:
-		fmt.Fprintln(w.stdout, d.json(code, host+line, hints))
-	default:
-		for _, v := range []way{d.daemon, d.kernel} {
-			fmt.Fprintf(w.stdout, "%s%s: %s\n", host, v.name, v.line)
-		}
-		fmt.Fprintln(w.stdout, host+line)
-		for _, h := range hints {
-			fmt.Fprintf(w.stderr, "hint: %s\n", h)
-		}
+// words are the verdict, after the host's name.
+func (d *drilled) words() (code int, line string, hints []string) {
+	code, line, hints = d.verdict()
+	return code, d.host.Name + ": " + line, hints
+}
+
+// lines are a line for each way, and the verdict.
+func (d *drilled) lines() (out []string) {
+	for _, v := range []way{d.daemon, d.kernel} {
+		out = append(out, fmt.Sprintf("%s: %s: %s", d.host.Name, v.name, v.line))
 	}
-	return code
+	_, line, _ := d.words()
+	return append(out, line)
+}
+
+func (d *drilled) failure() error { return nil }
+
+// state is the short form of the verdict.
+func (d *drilled) state() string {
+	switch {
+	case d.daemon.proved && d.kernel.proved && d.daemon.result.outcome.DryRun:
+		return "dry run"
+	case d.daemon.proved && d.kernel.proved:
+		return "proved"
+	case d.daemon.proved:
+		return "daemon only"
+	case d.kernel.proved:
+		return "kernel only"
+	case d.daemon.exit == exitUnproved:
+		return "not proved"
+	}
+	return d.daemon.result.state()
+}
+
+func (d *drilled) row() table.Row {
+	r := d.daemon.result.row()
+	r.State, r.Note, r.Rank = d.state(), "", table.Fine
+	switch {
+	case d.daemon.exit != exitOK:
+		r.Note, r.Rank = "daemon: "+d.daemon.line, table.Bad
+	case d.kernel.exit != exitOK:
+		r.Note, r.Rank = "kernel: "+d.kernel.line, table.Bad
+	}
+	return r
 }
 
 // drillReport is the JSON form of a drill, in the same version as report.

@@ -19,19 +19,31 @@ func enroll(ctx context.Context, w world, o *options) (int, error) {
 	if allow == 0 {
 		return 0, usageError(errors.New("--allow: no SysRq key at all"), "netsysrq help enroll")
 	}
-	op, err := loadOperator(ctx, w, o, true)
+	list, err := loadHosts(w, o)
 	if err != nil {
 		return 0, err
 	}
-	key, err := op.master.HostKey(o.host)
+	host, err := list.Host(o.hosts[0])
 	if err != nil {
 		return 0, err
 	}
-	e := auth.Enrolment{Operator: op.label, Host: o.host, Allow: allow, Key: key}
+	keys, err := openKeyring(ctx, w, o, true)
+	if err != nil {
+		return 0, err
+	}
+	op, err := keys.of(host)
+	if err != nil {
+		return 0, err
+	}
+	key, err := op.master.HostKey(host.Enrolled)
+	if err != nil {
+		return 0, err
+	}
+	e := auth.Enrolment{Operator: op.label, Host: host.Enrolled, Allow: allow, Key: key}
 	fmt.Fprintln(w.stdout, e.Line())
 	if !o.quiet {
 		w.note("this line is secret; give it to the host: netsysrq enroll %s | ssh root@%s netsysrqd keys add %s",
-			o.host, o.host, op.label)
+			o.hosts[0], o.hosts[0], op.label)
 	}
 	return exitOK, nil
 }

@@ -7,90 +7,101 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/fleet/follow"
+	"netsysrq/internal/fleet/hosts"
 )
 
 // result is what became of one host.
 type result struct {
 	options *options
+	host    *hosts.Host
+	many    bool // one of many, so that hints must fit all of them
 	flags   auth.RequestFlags
 	key     auth.KeyID
 	addrs   []netip.AddrPort
 	outcome *exchange.Outcome // nil: err says why
 	err     error             // of this side
+	follow  *follow.Result    // nil: not followed
+	drilled time.Time         // the last successful drill; zero: not known
 }
 
-// askHost is status, send, reboot and cancel: one host, one outcome.
-func askHost(ctx context.Context, w world, o *options) (int, error) {
-	if err := confirm(ctx, w, o); err != nil {
+// askHosts is status, send, reboot and cancel.
+func askHosts(ctx context.Context, w world, o *options) (int, error) {
+	s, err := chosen(w, o)
+	if err != nil {
 		return 0, err
 	}
-	op, err := loadOperator(ctx, w, o, false)
-	if err != nil {
-		return (&result{options: o, err: err}).show(w), nil
+	if o.dryRun {
+		return dryRun(ctx, s)
 	}
+	if err := confirm(ctx, s); err != nil {
+		return 0, err
+	}
+	if err := s.open(ctx); err != nil {
+		return s.failed(err), nil
+	}
+	defer s.close()
 	if o.onePacket && !w.clock.Synchronised() {
 		w.note("warning: our clock is not synchronised; a host takes the one packet only if its clock is within %v of ours", auth.Window)
 	}
-	var flags auth.RequestFlags
-	if o.rehearse {
-		flags |= auth.Rehearse
-	}
-	if o.command.name == "cancel" {
-		flags |= auth.Now
-	}
-	return ask(ctx, w, o, op, flags).show(w), nil
+	return s.run(ctx, func(ctx context.Context, h *hosts.Host, p *progress) answer {
+		return s.ask(ctx, h, s.flags, p)
+	}), nil
 }
 
-// ask does what the command line says to its host.
-func ask(ctx context.Context, w world, o *options, op *operator, flags auth.RequestFlags) *result {
-	r := &result{options: o, flags: flags}
-	key, err := op.master.HostKey(o.host)
+// failed tells an error that keeps every host from being asked.
+func (s *session) failed(err error) int {
+	if s.many {
+		return s.w.fail(err)
+	}
+	return s.show(&result{options: s.o, host: s.hosts[0], err: err})
+}
+
+// ask does what the command line says to a host.
+func (s *session) ask(ctx context.Context, h *hosts.Host, flags auth.RequestFlags, p *progress) *result {
+	r := &result{options: s.o, host: h, many: s.many, flags: flags, drilled: s.drills[h.Name]}
+	op, err := s.master(h)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	key, err := op.master.HostKey(h.Enrolled)
 	if err != nil {
 		r.err = err
 		return r
 	}
 	r.key = key.ID
-	if r.addrs, r.err = resolve(ctx, o); r.err != nil {
+	if r.addrs, r.err = resolve(ctx, s.o, h); r.err != nil {
 		return r
 	}
-	host := exchange.Host{Name: o.host, Addrs: r.addrs, Sealer: auth.NewSealer(&key)}
-	opt := exchange.Options{Timeout: o.timeout, OnePacket: o.onePacket, Clock: w.clock}
-	if o.verbose {
-		w.note("%s: key %v of %s, to %v", o.host, r.key, op.label, r.addrs)
-		opt.Trace = w.trace
+	to := exchange.Host{Name: h.Name, Addrs: r.addrs, Sealer: auth.NewSealer(&key)}
+	opt := s.options(s.o.timeout)
+	if s.o.verbose {
+		s.w.note("%s: key %v of %s, to %v", h.Name, r.key, op.label, r.addrs)
 	}
-	if o.command.name == "status" {
-		r.outcome, r.err = exchange.Status(ctx, host, opt)
+	if s.o.command.name == "status" {
+		r.outcome, r.err = exchange.Status(ctx, to, opt)
 	} else {
-		r.outcome, r.err = exchange.Run(ctx, host, o.steps, flags, opt) // without steps: cancel
+		r.outcome, r.err = exchange.Run(ctx, to, s.o.steps, flags, opt) // without steps: cancel
 	}
 	if errors.Is(r.err, exchange.ErrNotSent) {
 		r.outcome = nil
 	}
+	if s.o.wait > 0 && r.followable() {
+		s.watch(ctx, r, to, p)
+	}
 	return r
 }
 
-// show tells the result and returns its exit code.
-func (r *result) show(w world) int {
-	code, line, hints := r.words()
-	if r.options.quiet && code == exitOK {
-		return code
-	}
-	if r.options.json {
-		fmt.Fprintln(w.stdout, r.json(code, line, hints))
-		return code
-	}
-	if r.outcome == nil {
-		return w.fail(r.err)
-	}
-	fmt.Fprintln(w.stdout, line)
-	for _, h := range hints {
-		fmt.Fprintf(w.stderr, "hint: %s\n", h)
-	}
-	return code
+// master returns the master key for a host; hosts are asked at once.
+func (s *session) master(h *hosts.Host) (*operator, error) {
+	s.keyLock.Lock()
+	defer s.keyLock.Unlock()
+	return s.keys.of(h)
 }
 
 // trace tells of one packet.

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"netsysrq/auth"
@@ -17,6 +18,8 @@ type report struct {
 	reportHead
 	Rehearse bool `json:"rehearse"`
 	exchangeReport
+	Wait      *waitReport `json:"wait,omitempty"`
+	LastDrill string      `json:"last_drill,omitempty"` // that proved both ways; of a status
 }
 
 // reportHead is what every JSON object begins with.
@@ -24,7 +27,7 @@ type reportHead struct {
 	V         int      `json:"v"`
 	Host      string   `json:"host"`
 	Command   string   `json:"command"`
-	Outcome   string   `json:"outcome"` // answered, accepted, refused, rebooted, unknown; of a drill: proved, unproved; error: of this side
+	Outcome   string   `json:"outcome"` // answered, accepted, refused, rebooted, unknown; of a drill: proved, unproved; error: of this side; not-asked
 	Exit      int      `json:"exit"`
 	Message   string   `json:"message"`
 	Hints     []string `json:"hints,omitempty"`
@@ -84,6 +87,12 @@ func (r *result) json(code int, line string, hints []string) string {
 	if r.outcome != nil {
 		j.exchangeReport = newExchangeReport(r.outcome, r.options.steps)
 	}
+	if r.follow != nil {
+		j.Wait = newWaitReport(r.follow)
+	}
+	if r.options.command.name == "status" && !r.drilled.IsZero() {
+		j.LastDrill = r.drilled.UTC().Format(time.RFC3339)
+	}
 	b, err := json.Marshal(j)
 	if err != nil {
 		panic(err) // no field can fail
@@ -93,7 +102,7 @@ func (r *result) json(code int, line string, hints []string) string {
 
 func (r *result) head(code int, line string, hints []string) reportHead {
 	o := r.options
-	j := reportHead{V: 1, Host: o.host, Command: o.command.name, Outcome: r.outcomeWord(), Exit: code, Message: line, Hints: hints,
+	j := reportHead{V: 1, Host: r.host.Name, Command: o.command.name, Outcome: r.outcomeWord(), Exit: code, Message: line, Hints: hints,
 		Key: idHex(r.key[:])}
 	for _, a := range r.addrs {
 		j.Addresses = append(j.Addresses, a.String())
@@ -105,6 +114,9 @@ func (r *result) head(code int, line string, hints []string) reportHead {
 }
 
 func (r *result) outcomeWord() string {
+	if errors.Is(r.err, errNotAsked) {
+		return "not-asked"
+	}
 	if r.outcome == nil {
 		return "error"
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"netsysrq/auth"
+	"netsysrq/internal/fleet/hosts"
 	"netsysrq/internal/secret"
 )
 
@@ -31,11 +32,26 @@ type operator struct {
 
 func keyError(err error, hint string) error { return &failure{exitKey, err, hint} }
 
-// loadOperator gets the master key from where the flags say. If confirm is
-// set, a passphrase is typed twice: a mistyped one makes a key like any other.
-func loadOperator(ctx context.Context, w world, o *options, confirm bool) (*operator, error) {
+// keyring has the master keys that hosts are asked with, each read, or made
+// from a passphrase, once.
+type keyring struct {
+	w     world
+	o     *options
+	typed *operator
+	files map[string]loaded
+}
+
+type loaded struct {
+	op  *operator
+	err error
+}
+
+// openKeyring makes the key of a passphrase, if there is one. If confirm is
+// set, that is typed twice: a mistyped one makes a key like any other.
+func openKeyring(ctx context.Context, w world, o *options, confirm bool) (*keyring, error) {
+	k := &keyring{w: w, o: o, files: map[string]loaded{}}
 	if !o.passphrase && o.passphraseFD < 0 {
-		return loadMaster(w, o)
+		return k, nil
 	}
 	label, err := operatorLabel(w, o)
 	if err != nil {
@@ -57,7 +73,29 @@ func loadOperator(ctx context.Context, w world, o *options, confirm bool) (*oper
 	if err != nil {
 		return nil, keyError(err, "")
 	}
-	return &operator{label, m}, nil
+	k.typed = &operator{label, m}
+	return k, nil
+}
+
+// of returns the master key for a host: of the passphrase, of --key, of the
+// list of hosts, or the default.
+func (k *keyring) of(h *hosts.Host) (*operator, error) {
+	if k.typed != nil {
+		return k.typed, nil
+	}
+	path := h.Key
+	if k.o.key != "" || path == "" {
+		var err error
+		if path, err = masterPath(k.w, k.o); err != nil {
+			return nil, err
+		}
+	}
+	l, ok := k.files[path]
+	if !ok {
+		l.op, l.err = loadMaster(path)
+		k.files[path] = l
+	}
+	return l.op, l.err
 }
 
 // operatorLabel is --operator, or else the user's name if it can be a label.
@@ -82,22 +120,28 @@ func masterPath(w world, o *options) (string, error) {
 	if o.key != "" {
 		return o.key, nil
 	}
-	dir := w.getenv("XDG_CONFIG_HOME")
-	if !filepath.IsAbs(dir) { // the XDG specification: ignore it then
-		home := w.getenv("HOME")
-		if home == "" {
-			return "", keyError(errors.New("no home directory to look for the master key in"), "name the file with --key FILE")
-		}
-		dir = filepath.Join(home, ".config")
+	dir := w.userDir("XDG_CONFIG_HOME", ".config")
+	if dir == "" {
+		return "", keyError(errors.New("no home directory to look for the master key in"), "name the file with --key FILE")
 	}
-	return filepath.Join(dir, "netsysrq", "master.key"), nil
+	return filepath.Join(dir, "master.key"), nil
 }
 
-func loadMaster(w world, o *options) (*operator, error) {
-	path, err := masterPath(w, o)
-	if err != nil {
-		return nil, err
+// userDir is the command's directory of a kind, as the XDG specification has
+// it; empty if there is no home directory either.
+func (w world) userDir(variable, fallback string) string {
+	dir := w.getenv(variable)
+	if !filepath.IsAbs(dir) { // the specification: ignore it then
+		home := w.getenv("HOME")
+		if home == "" {
+			return ""
+		}
+		dir = filepath.Join(home, fallback)
 	}
+	return filepath.Join(dir, "netsysrq")
+}
+
+func loadMaster(path string) (*operator, error) {
 	text, err := secret.ReadFile(path, -1)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"netsysrq/internal/exchange"
@@ -27,7 +28,20 @@ const (
 	exitUnknown  = 5
 	exitKey      = 6
 	exitUnproved = 7
+	exitNoDaemon = 8
+	exitNotBack  = 9
 )
+
+// severity orders the exit codes, the worst last: of many hosts, the worst one
+// is the command's.
+var severity = []int{exitOK, exitRebooted, exitUnproved, exitError, exitKey, exitRefused, exitNoDaemon, exitUnknown, exitNotBack}
+
+func worse(a, b int) int {
+	if slices.Index(severity, b) > slices.Index(severity, a) {
+		return b
+	}
+	return a
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -43,10 +57,14 @@ type world struct {
 	stderr *os.File
 	getenv func(string) string
 	clock  exchange.Clock
+
+	// The network, if not the real one.
+	dial    exchange.Dial
+	sockets func(ipv6 bool) (exchange.Socket, error)
 }
 
 func system() world {
-	return world{os.Stdin, os.Stdout, os.Stderr, os.Getenv, exchange.SystemClock}
+	return world{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, clock: exchange.SystemClock}
 }
 
 // run is the command, and returns its exit code.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,41 +15,50 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/fleet/hosts"
 )
 
 // command is one word after netsysrq.
 type command struct {
 	name     string
-	operands []string // what stands after it; in brackets what may be left out
+	operands []string // what stands after it; in brackets what may be left out, with dots what may be repeated
 	flags    string   // the flags that mean something to it
 	run      func(context.Context, world, *options) (int, error)
 }
 
 const (
-	keyFlags  = " key passphrase passphrase-fd operator "
-	hostFlags = keyFlags + " address port ipv4 ipv6 timeout json quiet verbose "
-	runFlags  = hostFlags + " rehearse one-packet yes "
+	keyFlags  = " key passphrase passphrase-fd operator hosts "
+	hostFlags = keyFlags + " address port ipv4 ipv6 timeout parallel json quiet verbose "
+	runFlags  = hostFlags + " rehearse one-packet yes dry-run wait rolling "
 )
 
 var commands = []command{
 	{"keygen", nil, "key operator words count quiet", keygen},
 	{"enroll", []string{"HOST"}, keyFlags + "allow quiet", enroll},
-	{"status", []string{"HOST"}, hostFlags, askHost},
-	{"send", []string{"HOST", "STEPS"}, runFlags, askHost},
-	{"reboot", []string{"HOST"}, runFlags, askHost},
-	{"cancel", []string{"HOST"}, hostFlags + "one-packet", askHost},
-	{"drill", []string{"HOST", "[STEPS]"}, hostFlags, drill},
+	{"status", []string{"HOST..."}, hostFlags + "watch", askHosts},
+	{"send", []string{"HOST...", "STEPS"}, runFlags, askHosts},
+	{"reboot", []string{"HOST..."}, runFlags, askHosts},
+	{"cancel", []string{"HOST..."}, hostFlags + "one-packet", askHosts},
+	{"drill", []string{"HOST...", "[STEPS]"}, hostFlags + "overdue", drillHosts},
+	{"explain", []string{"[STEPS]"}, "json", explain},
 }
 
-// takes is how many operands the command takes.
+// takes is how many operands the command takes; many is for no limit.
 func (c *command) takes() (least, most int) {
 	for _, name := range c.operands {
 		if most++; name[0] != '[' {
 			least++
 		}
 	}
+	for _, name := range c.operands {
+		if strings.HasSuffix(name, "...") {
+			most = many
+		}
+	}
 	return least, most
 }
+
+const many = 1 << 30
 
 // rebootSteps is what reboot means, and what a drill rehearses.
 const rebootSteps = "n,s,u,b"
@@ -56,9 +66,14 @@ const rebootSteps = "n,s,u,b"
 // options is the command line, checked.
 type options struct {
 	command *command
-	host    string // normalized
+	hosts   []string // names, normalized, patterns and groups
 	steps   []auth.Step
 	topic   string // of help
+	// stepsText is the steps as they were written.
+	stepsText string
+	// doubtful is the last operand of a drill, which may be steps or a host;
+	// the list of hosts tells.
+	doubtful string
 
 	key           string
 	passphrase    bool
@@ -67,11 +82,20 @@ type options struct {
 	words         bool
 	count         int
 	allow         string
+	hostsFile     string
 	address       string
 	port          uint16
+	portSet       bool
 	ipv4, ipv6    bool
 	timeout       time.Duration
+	timeoutSet    bool
+	parallel      int
+	watch         time.Duration // 0: once
+	wait          time.Duration // 0: not
+	rolling       int           // 0: not
+	overdue       time.Duration // 0: drill
 	rehearse      bool
+	dryRun        bool
 	onePacket     bool
 	yes           bool
 	json          bool
@@ -92,12 +116,21 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.words, "words", false, "")
 	f.IntVar(&o.count, "count", 6, "")
 	f.StringVar(&o.allow, "allow", "nsub", "")
+	f.StringVar(&o.hostsFile, "hosts", "", "")
 	f.StringVar(&o.address, "address", "", "")
 	f.Uint16Var(&o.port, "port", auth.Port, "")
 	f.BoolVarP(&o.ipv4, "ipv4", "4", false, "")
 	f.BoolVarP(&o.ipv6, "ipv6", "6", false, "")
 	f.DurationVar(&o.timeout, "timeout", exchange.DefaultTimeout, "")
+	f.IntVar(&o.parallel, "parallel", defaultParallel, "")
+	f.DurationVar(&o.watch, "watch", 0, "")
+	f.Lookup("watch").NoOptDefVal = defaultWatch
+	f.DurationVar(&o.wait, "wait", 0, "")
+	f.Lookup("wait").NoOptDefVal = defaultWait
+	f.IntVar(&o.rolling, "rolling", 0, "")
+	f.Var((*days)(&o.overdue), "overdue", "")
 	f.BoolVar(&o.rehearse, "rehearse", false, "")
+	f.BoolVar(&o.dryRun, "dry-run", false, "")
 	f.BoolVar(&o.onePacket, "one-packet", false, "")
 	f.BoolVarP(&o.yes, "yes", "y", false, "")
 	f.BoolVar(&o.json, "json", false, "")
@@ -105,7 +138,7 @@ func parse(args []string) (*options, error) {
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "")
 	f.BoolVarP(&o.help, "help", "h", false, "")
 	f.BoolVar(&o.version, "version", false, "")
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(joined(args)); err != nil {
 		// The value given to --passphrase would be the passphrase.
 		if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok && e.GetFlag().Name == "passphrase" {
 			return nil, usageError(errors.New("--passphrase takes no value: it is asked for"),
@@ -141,13 +174,17 @@ func parse(args []string) (*options, error) {
 // check takes the operands and refuses flags that would be ignored.
 func (o *options) check(f *pflag.FlagSet, operands []string) error {
 	c := o.command
-	if least, most := c.takes(); len(operands) < least || len(operands) > most {
+	o.portSet, o.timeoutSet = f.Changed("port"), f.Changed("timeout")
+	if least, most := c.takes(); !f.Changed("overdue") && len(operands) < least || len(operands) > most {
 		want := strings.Join(append([]string{"netsysrq", c.name}, c.operands...), " ")
-		many := fmt.Sprint(most)
-		if least < most {
-			many = fmt.Sprintf("%d to %d", least, most)
+		number := fmt.Sprint(most)
+		switch {
+		case most == many:
+			number = fmt.Sprintf("%d or more", least)
+		case least < most:
+			number = fmt.Sprintf("%d to %d", least, most)
 		}
-		return usageError(fmt.Errorf("%s takes %s operands, not %d", c.name, many, len(operands)), "write: "+want)
+		return usageError(fmt.Errorf("%s takes %s operands, not %d", c.name, number, len(operands)), "write: "+want)
 	}
 	var err error
 	known := strings.Fields(c.flags)
@@ -184,6 +221,8 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 		err = errors.New("--port must be 1 to 65535")
 	case o.timeout < exchange.MinTimeout || o.timeout > exchange.MaxTimeout:
 		err = errors.New("--timeout must be 100ms to 1h")
+	default:
+		err = o.checkMany(f)
 	}
 	if err != nil {
 		return usageError(err, "netsysrq help "+c.name)
@@ -193,27 +232,156 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 			return usageError(err, "")
 		}
 	}
-	if len(operands) > 0 {
-		if o.host, err = auth.NormalizeHost(operands[0]); err != nil {
-			hint := ""
-			if strings.Contains(operands[0], ":") {
-				hint = fmt.Sprintf("a key is made for a name: give the name under which the host was enrolled, and --address %s", operands[0])
-			}
-			return usageError(err, hint)
+	if err := o.take(operands); err != nil {
+		if o.passphrase && len(operands) > 1 {
+			return errPassphraseShown
 		}
+		return err
 	}
-	switch c.name {
-	case "send", "drill":
-		steps := rebootSteps
-		if len(operands) > 1 {
-			steps = operands[1]
+	return nil
+}
+
+// errPassphraseShown is told in place of an error that would show an operand
+// where that may be the passphrase.
+var errPassphraseShown = usageError(errors.New("an operand is neither a host of the list nor steps"), "--passphrase takes no value: it is asked for")
+
+// checkMany refuses what can't be meant of the flags for many hosts and for
+// waiting.
+func (o *options) checkMany(f *pflag.FlagSet) error {
+	switch {
+	case f.Changed("hosts") && o.hostsFile == "":
+		return errors.New("--hosts needs a file name")
+	case o.parallel < 1 || o.parallel > 1_000_000:
+		return errors.New("--parallel must be 1 or more")
+	case f.Changed("watch") && (o.watch < 100*time.Millisecond || o.watch > 24*time.Hour):
+		return errors.New("--watch must be 100ms to 24h")
+	case f.Changed("wait") && (o.wait < time.Second || o.wait > 24*time.Hour):
+		return errors.New("--wait must be 1s to 24h")
+	case f.Changed("rolling") && o.rolling < 1:
+		return errors.New("--rolling must be 1 or more: so many hosts at a time")
+	case f.Changed("rolling") && f.Changed("parallel"):
+		return errors.New("--rolling and --parallel exclude each other")
+	case (f.Changed("wait") || f.Changed("rolling")) && o.rehearse:
+		return errors.New("--rehearse reboots nothing that --wait or --rolling could wait for")
+	}
+	if f.Changed("rolling") && o.wait == 0 {
+		o.wait, _ = time.ParseDuration(defaultWait)
+	}
+	return nil
+}
+
+// take takes the operands.
+func (o *options) take(operands []string) (err error) {
+	steps := ""
+	switch o.command.name {
+	case "keygen":
+		return nil
+	case "explain":
+		if len(operands) == 0 {
+			return nil
 		}
-		o.steps, err = auth.ParseSteps(steps)
+		steps, operands = operands[0], nil
+	case "send":
+		steps, operands = operands[len(operands)-1], operands[:len(operands)-1]
 	case "reboot":
-		o.steps, err = auth.ParseSteps(rebootSteps)
+		steps = rebootSteps
+	case "drill":
+		steps = rebootSteps
+		if o.overdue > 0 {
+			break
+		}
+		if last := len(operands) - 1; last >= 1 && strings.ContainsAny(operands[last], ",:") {
+			steps, operands = operands[last], operands[:last]
+		} else if last >= 1 && isSteps(operands[last]) {
+			o.doubtful, operands = operands[last], operands[:last]
+		}
 	}
-	if err != nil {
-		return usageError(err, "netsysrq help send")
+	for _, host := range operands {
+		if hosts.IsOne(host) {
+			name, err := auth.NormalizeHost(host)
+			if err != nil {
+				hint := ""
+				if strings.Contains(host, ":") {
+					hint = fmt.Sprintf("a key is made for a name: give the name under which the host was enrolled, and --address %s", host)
+				}
+				return usageError(err, hint)
+			}
+			host = name
+		} else if o.command.name == "enroll" {
+			return usageError(errors.New("enroll takes one name: each line is for one host"), "")
+		}
+		o.hosts = append(o.hosts, host)
 	}
+	if o.address != "" && !o.single() {
+		return usageError(errors.New("--address is for one host; the list of hosts has the addresses of many"), "")
+	}
+	if o.stepsText = steps; steps != "" {
+		if o.steps, err = auth.ParseSteps(steps); err != nil {
+			return usageError(err, "netsysrq help send")
+		}
+	}
+	if o.wait > 0 && !slices.ContainsFunc(o.steps, func(s auth.Step) bool { return s.Key == 'b' || s.Key == 'c' }) {
+		return usageError(errors.New("--wait and --rolling wait for a machine that restarts: the steps need b or c"), "netsysrq explain b,c,o")
+	}
+	return nil
+}
+
+// single reports whether one host is named, rather than a pattern, a group or
+// several.
+func (o *options) single() bool { return len(o.hosts) == 1 && hosts.IsOne(o.hosts[0]) }
+
+func isSteps(s string) bool {
+	_, err := auth.ParseSteps(s)
+	return err == nil
+}
+
+const (
+	// defaultParallel is how many hosts are asked at once. Each costs a few
+	// kilobytes and a packet a second, and sockets are shared.
+	defaultParallel = 10_000
+	defaultWatch    = "2s"
+	defaultWait     = "10m"
+)
+
+// joined joins --watch and --wait with a duration that follows them, so that
+// both forms of writing work though the duration may be left out.
+func joined(args []string) (out []string) {
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			return append(out, args[i:]...)
+		}
+		if (arg == "--watch" || arg == "--wait") && i+1 < len(args) {
+			if _, err := time.ParseDuration(args[i+1]); err == nil {
+				i++
+				arg += "=" + args[i]
+			}
+		}
+		out = append(out, arg)
+	}
+	return out
+}
+
+// days is a time.Duration that can also be written in days: 30d.
+type days time.Duration
+
+func (d *days) String() string { return time.Duration(*d).String() }
+func (d *days) Type() string   { return "duration" }
+
+// Set reads a flag.
+func (d *days) Set(s string) error {
+	var v time.Duration
+	var err error
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		var whole int
+		whole, err = strconv.Atoi(n)
+		v = time.Duration(min(whole, 100_000)) * 24 * time.Hour
+	} else {
+		v, err = time.ParseDuration(s)
+	}
+	if err != nil || v <= 0 {
+		return errors.New("write it like 30d or 12h")
+	}
+	*d = days(v)
 	return nil
 }

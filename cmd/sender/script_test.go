@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"sync"
 	"testing"
@@ -25,10 +26,13 @@ func TestMain(m *testing.M) {
 		// netsysrq is the command; CLOCK=wrong makes its clock one that is
 		// not synchronised.
 		"netsysrq": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			defer stop()
 			w := system()
 			w.clock.Synchronised = func() bool { return os.Getenv("CLOCK") != "wrong" }
-			os.Exit(run(context.Background(), os.Args[1:], w))
+			os.Exit(run(ctx, os.Args[1:], w))
 		},
+		"fakefleet": func() { fakeFleet(os.Args[1:]) },
 		// exits CODE COMMAND... fails unless the command ends with that code.
 		"exits": func() {
 			c := exec.Command(os.Args[2], os.Args[3:]...)
@@ -55,15 +59,23 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("USER", "alice")
 			e.Setenv("XDG_CONFIG_HOME", "")
+			e.Setenv("XDG_STATE_HOME", "")
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second more
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"host": func(ts *testscript.TestScript, neg bool, args []string) { startHost(ts, &hosts, args) },
+			"host":  func(ts *testscript.TestScript, neg bool, args []string) { startHost(ts, &hosts, args) },
+			"hosts": func(ts *testscript.TestScript, neg bool, args []string) { startHosts(ts, args) },
 			// runs N fails unless the host ran N sequences so far.
 			"runs": func(ts *testscript.TestScript, neg bool, args []string) {
 				if got := strconv.Itoa(hosts.of(ts).Runs()); got != args[0] {
 					ts.Fatalf("the host ran %s sequences, want %s", got, args[0])
+				}
+			},
+			// seen N fails unless N packets came to the host so far.
+			"seen": func(ts *testscript.TestScript, neg bool, args []string) {
+				if got := strconv.Itoa(hosts.of(ts).Seen()); got != args[0] {
+					ts.Fatalf("%s packets came to the host, want %s", got, args[0])
 				}
 			},
 		},
@@ -75,10 +87,24 @@ func TestScripts(t *testing.T) {
 func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) {
 	e, err := auth.ParseEnrolment(ts.ReadFile(args[0]))
 	ts.Check(err)
+	cfg, falls := configure(ts, fakehost.Config{Key: e.Key, Allow: e.Allow}, args[1:])
+	h := fakehost.New(cfg, 76*time.Hour)
+	conn, err := fakehost.Loopback("127.0.0.1")
+	ts.Check(err)
+	ts.Defer(func() { conn.Close() })
+	ts.Setenv("PORT", strconv.Itoa(int(conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())))
+	hosts.m.Store(ts, h)
+	if falls {
+		h.OnRun(func(h *fakehost.Host, _ auth.Request) { h.Fall(); h.Lose() })
+	}
+	go h.Serve(conn)
+}
+
+// configure makes a host as some words say, and reports whether it falls.
+func configure(ts *testscript.TestScript, cfg fakehost.Config, words []string) (_ fakehost.Config, falls bool) {
 	skew := time.Duration(0)
-	falls := false
-	cfg := fakehost.Config{Key: e.Key, Allow: e.Allow, Synchronised: true}
-	for _, word := range args[1:] {
+	cfg.Synchronised = true
+	for _, word := range words {
 		switch word {
 		case "kernel": // with the module, and a daemon that was never started
 			cfg.Executor, cfg.Sysrq = auth.Kernel, 438
@@ -90,6 +116,8 @@ func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) 
 			cfg.Lost = func(r auth.Request) bool { return r.Flags&auth.Rehearse != 0 }
 		case "loses-drill":
 			cfg.Lost = func(r auth.Request) bool { return r.Flags&auth.Drill != 0 }
+		case "silent":
+			cfg.Lost = func(auth.Request) bool { return true }
 		case "dry-run":
 			cfg.DryRun = true
 		case "ahead": // the clock
@@ -103,16 +131,45 @@ func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) 
 		}
 	}
 	cfg.Clock = func() (uint64, uint64) { return clock.Real() + uint64(skew), 1e18 + clock.Boot() }
-	h := fakehost.New(cfg, 76*time.Hour)
-	conn, err := fakehost.Loopback("127.0.0.1")
+	return cfg, falls
+}
+
+// startHosts is "hosts + [WORD...] + [WORD...] ...": hosts web1, web2 and so on,
+// each as the words after its + say, at addresses of their own. Each is
+// enrolled by the master key of the script's home, and all are in its
+// hosts.toml: the odd ones in group odd, the even ones in group even.
+func startHosts(ts *testscript.TestScript, args []string) {
+	op, err := parseMaster(ts.ReadFile(".config/netsysrq/master.key"))
 	ts.Check(err)
-	ts.Defer(func() { conn.Close() })
-	ts.Setenv("PORT", strconv.Itoa(int(conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())))
-	hosts.m.Store(ts, h)
-	if falls {
-		h.OnRun(func(h *fakehost.Host, _ auth.Request) { h.Fall(); h.Lose() })
+	var words [][]string
+	for _, arg := range args {
+		if arg == "+" {
+			words = append(words, nil)
+			continue
+		}
+		words[len(words)-1] = append(words[len(words)-1], arg)
 	}
-	go h.Serve(conn)
+	known := map[auth.KeyID]*fakehost.Host{}
+	list := ""
+	allow, _ := auth.ParseKeySet("nsub")
+	for i, w := range words {
+		name := fmt.Sprint("web", i+1)
+		key, err := op.master.HostKey(name)
+		ts.Check(err)
+		cfg, falls := configure(ts, fakehost.Config{Key: key, Allow: allow}, w)
+		h := fakehost.New(cfg, 76*time.Hour)
+		if falls {
+			h.OnRun(func(h *fakehost.Host, _ auth.Request) { h.Fall() })
+		}
+		known[key.ID] = h
+		list += fmt.Sprintf("[hosts.%s]\naddress = %q\ngroups = [%q]\n", name, fakehost.Address(i), [...]string{"odd", "even"}[i%2])
+	}
+	many, err := fakehost.ListenMany(known)
+	ts.Check(err)
+	ts.Defer(func() { many.Close() })
+	go many.Serve()
+	list = fmt.Sprintf("[defaults]\nport = %d\n", many.Port()) + list
+	ts.Check(os.WriteFile(ts.MkAbs(".config/netsysrq/hosts.toml"), []byte(list), 0o600))
 }
 
 // hostsOfScripts is the newest host of every script: they run in parallel.

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/term"
 
 	"netsysrq/auth"
+	"netsysrq/internal/fleet/hosts"
 )
 
 // maxLine bounds a passphrase and an answer.
@@ -76,8 +78,9 @@ func readPassphrase(ctx context.Context, fd int) (string, error) {
 }
 
 // confirm has the operator type the name of a host whose machine is about to
-// be stopped.
-func confirm(ctx context.Context, w world, o *options) error {
+// be stopped, or the number of many.
+func confirm(ctx context.Context, s *session) error {
+	w, o := s.w, s.o
 	if o.yes || o.rehearse || !auth.Destructive(o.steps) {
 		return nil
 	}
@@ -86,16 +89,46 @@ func confirm(ctx context.Context, w world, o *options) error {
 		return usageError(fmt.Errorf("%s would stop the machine or end processes, and there is no terminal to confirm it on", steps),
 			"add --yes if that is meant, or --rehearse to try everything but the act")
 	}
-	fmt.Fprintf(w.stderr, "%s: %s stops the machine or ends processes.\ntype the host's name to go on: ", o.host, steps)
+	if s.many {
+		at := ""
+		if o.rolling > 0 {
+			at = fmt.Sprintf(", at most %d at a time", o.rolling)
+		}
+		fmt.Fprintf(w.stderr, "%s stops the machine or ends processes, on %s%s:\n  %s\ntype the number of hosts to go on: ",
+			steps, count(len(s.hosts)), at, listNames(s.hosts, 40))
+	} else {
+		fmt.Fprintf(w.stderr, "%s: %s stops the machine or ends processes.\ntype the host's name to go on: ", s.hosts[0].Name, steps)
+	}
 	line, err := await(ctx, func() (string, error) { return readLine(w.stdin) })
 	if err != nil {
 		fmt.Fprintln(w.stderr)
 		return usageError(fmt.Errorf("not confirmed, nothing was sent: %w", err), "")
 	}
-	if name, err := auth.NormalizeHost(strings.TrimSpace(line)); err != nil || name != o.host {
+	line = strings.TrimSpace(line)
+	name, err := auth.NormalizeHost(line)
+	if s.many && line != strconv.Itoa(len(s.hosts)) || !s.many && (err != nil || name != s.hosts[0].Name) {
 		return usageError(errors.New("not confirmed, nothing was sent"), "")
 	}
 	return nil
+}
+
+func count(hosts int) string {
+	if hosts == 1 {
+		return "1 host"
+	}
+	return fmt.Sprintf("%d hosts", hosts)
+}
+
+// listNames lists the first few hosts, and how many more there are.
+func listNames(list []*hosts.Host, most int) string {
+	var names []string
+	for _, h := range list[:min(most, len(list))] {
+		names = append(names, h.Name)
+	}
+	if more := len(list) - most; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, " ")
 }
 
 // await lets ctx end a read that can't be ended; the process is about to exit.

@@ -12,16 +12,19 @@ and rebooting, when nothing else of it answers any more.
 
     netsysrq keygen [--words]         make your master key, once
     netsysrq enroll HOST              print the line that makes HOST know you
-    netsysrq status HOST              ask how HOST is; changes nothing
-    netsysrq send   HOST n,s,u,b      run SysRq keys; a pause is written s:2s
-    netsysrq reboot HOST              the same as send HOST n,s,u,b
-    netsysrq cancel HOST              drop what HOST still has of yours to do
-    netsysrq drill  HOST [n,s,u,b]    rehearse, by the daemon and by the kernel
+    netsysrq status HOST...           ask how hosts are; changes nothing
+    netsysrq send   HOST... n,s,u,b   run SysRq keys; a pause is written s:2s
+    netsysrq reboot HOST...           the same as send HOST... n,s,u,b
+    netsysrq cancel HOST...           drop what hosts still have of yours to do
+    netsysrq drill  HOST... [n,s,u,b] rehearse, by the daemon and by the kernel
+    netsysrq explain [n,s,u,b]        what SysRq keys do and cost
     netsysrq help   COMMAND           say more about a command
 
 HOST is the name under which the host was enrolled, which is also where packets
-go unless --address says otherwise. A wrong name looks like a dead host, and so
-does a wrong key: a host answers nothing that it can't open.
+go unless --address or the list of hosts says otherwise. A wrong name looks like
+a dead host, and so does a wrong key: a host answers nothing that it can't open.
+With a list of hosts (netsysrq help hosts) HOST is also a pattern such as
+'web*', a group such as @db, @all, or an exception such as '!web3'.
 
 Flags may stand anywhere.
 
@@ -35,20 +38,31 @@ Which key:
                              is your user name
 
 Where to:
+      --hosts FILE           the list of hosts; the default is
+                             $XDG_CONFIG_HOME/netsysrq/hosts.toml, or else
+                             ~/.config/netsysrq/hosts.toml
       --address ADDR         an address or another name of HOST
       --port PORT            UDP port (default 9)
   -4, --ipv4                 use IPv4 only
   -6, --ipv6                 use IPv6 only
       --timeout DURATION     how long to try, 100ms to 1h (default 10s)
+      --parallel N           so many hosts at once (default 10000)
 
 What to do:
       --rehearse             everything but the act
       --one-packet           send nothing but the one packet that needs a clock
                              and no answer; see netsysrq help send
+      --dry-run              show the packets, decoded, and send nothing
+      --wait [DURATION]      follow the machine until it is back (default 10m)
+      --rolling N            N hosts at a time, and stop at the first that does
+                             not come back; with --wait, which it implies
+      --watch [INTERVAL]     ask again and again (default 2s)
+      --overdue AGE          list hosts without a drill for so long, such as 30d
   -y, --yes                  do not ask before steps that stop the machine
 
 What to say:
-      --json                 one JSON object for the host, with "v":1
+      --json                 one JSON object a line for each host, with "v":1,
+                             and for many a last one with a summary
   -q, --quiet                nothing if it went well
   -v, --verbose              tell of every packet
       --version
@@ -66,7 +80,10 @@ Exit codes:
        the line says that the run was not sent
     6  a problem with a key or passphrase; nothing was sent
     7  a drill was answered, but did not prove both ways: the daemon did not
-       take it, or there is no kernel module
+       take it, or there is no kernel module; or drills are overdue
+    8  waited for: it came back, but the daemon has not; the kernel answers
+    9  waited for: it did not come back in time, or never went down
+Of many hosts the worst one counts, from bad to worse: 4 7 1 6 3 8 5 9.
 `
 
 // topics is what netsysrq help COMMAND says.
@@ -96,18 +113,51 @@ the SysRq keys that you may use there (default nsub).
 
 HOST is part of the key. Use one name for a host, here and in every command.
 `,
-	"status": `netsysrq status HOST
+	"hosts": `The list of hosts, ~/.config/netsysrq/hosts.toml or --hosts FILE:
+
+    [defaults]
+    port = 9                        # for all hosts
+    key = "~/keys/master.key"       # or beside the list: key = "master.key"
+
+    [groups.db]                     # @db
+    port = 99
+    hosts = ["db3", "db4"]          # that need no table of their own
+
+    [hosts.db1]
+    address = "192.0.2.7"           # or addresses = ["192.0.2.7", "2001:db8::7"]
+    groups = ["db"]
+
+    [hosts.web1]
+    name = "web1.example.org"       # it was enrolled under this name
+
+A host without an address is found by its name. What a host does not set, its
+groups do, or else the defaults; --port and --key go before them all. Mistakes
+are told with their line.
+
+HOST on the command line is a name, listed or not; a pattern with * ? [ ]; a
+group; @all; or any of these after !, which takes hosts away again. Quote those
+that the shell would change: netsysrq status @all '!db*'.
+
+Many hosts are asked at once and told in one line each, in the order in which
+they were named; those of a pattern or group by name. On a terminal the lines
+are a table that keeps itself up to date. The last line counts. With --json it is
+    {"v":1,"summary":{"command":...,"hosts":...,"exit":...,"states":{...},...}}
+`,
+	"status": `netsysrq status HOST... [--watch [INTERVAL]]
 
 Asks HOST how it is, and prints one line: how long it is up, its load and free
-memory, who answered, kernel.sysrq, and whether its clock agrees with ours.
-It changes nothing and needs no clock.
+memory, who answered, kernel.sysrq, and whether its clock agrees with ours, and
+when its last successful drill from here was. It changes nothing and needs no
+clock. --watch asks again and again, until it is interrupted; an answer is then
+waited for as long as INTERVAL, unless --timeout says otherwise.
 
 Armed: the host has the kernel module, which answers also when every process
 hangs. Where the daemon was not heard for 3 s, the line says that the kernel
 answered, and for how long the daemon has been silent. Daemon only: there is no
 module, and a host whose processes hang answers nothing.
 `,
-	"send": `netsysrq send HOST STEPS [--rehearse] [--one-packet] [--yes]
+	"send": `netsysrq send HOST... STEPS [--rehearse] [--one-packet] [--yes]
+                             [--dry-run] [--wait [DURATION]] [--rolling N]
 
 Asks HOST to perform up to seven SysRq keys in order: n,s,u,b or nsub. A time
 after a key is a pause: t:500ms,b. After s and u it is the longest time to wait
@@ -115,7 +165,8 @@ until the disks are synced or remounted, 10 s if none is given. Pauses add up to
 60 s at most.
 
 Steps that stop the machine or end processes are confirmed by typing the host's
-name; --yes confirms them in scripts. --rehearse goes all the way but the act.
+name, or the number of many hosts; --yes confirms them in scripts. --rehearse goes
+all the way but the act. --dry-run sends nothing and shows what would be sent.
 
 A status goes first and brings a challenge, so that no clock matters. If nothing
 answers for a second, the same intent also goes out with the time instead, which
@@ -128,19 +179,27 @@ Everything is repeated until an answer or the timeout, and runs once at most.
 
 Accepted means that it runs as soon as its turn comes: a host runs one sequence
 at a time. netsysrq cancel drops what your key has there.
+
+--wait follows a machine that restarts until it is back, for 10 min or DURATION.
+Only a sealed reply with another boot id proves that. If the kernel module
+answers first, its daemon is waited for a minute more. --rolling N does that with
+N hosts at a time: as soon as one is not back with its daemon, no other is begun,
+and the last line names those that were not asked.
 `,
-	"reboot": `netsysrq reboot HOST [--rehearse] [--one-packet] [--yes]
+	"reboot": `netsysrq reboot HOST... [--rehearse] [--one-packet] [--yes] [--dry-run]
+                        [--wait [DURATION]] [--rolling N]
 
 The same as netsysrq send HOST n,s,u,b: make real-time tasks ordinary, so that
 they can't hold up the rest; sync the disks; remount them read-only; reboot.
 `,
-	"cancel": `netsysrq cancel HOST [--one-packet]
+	"cancel": `netsysrq cancel HOST... [--one-packet]
 
 Drops what your key has running or waiting there, and what is left of another
 key's running sequence if you may use every SysRq key in it. Every packet that
 you sent before becomes worthless, also to who recorded it.
 `,
-	"drill": `netsysrq drill HOST [STEPS]
+	"drill": `netsysrq drill HOST... [STEPS]
+netsysrq drill --overdue AGE [HOST...]
 
 Asks HOST twice to rehearse STEPS (default n,s,u,b): all but the act. Nothing is
 run, so nothing has to be confirmed.
@@ -155,6 +214,19 @@ The exit code is 0 only if both ways are proved. 7: HOST answered, but its daemo
 did not take the first, or there is no kernel module to answer the second. The
 other codes are those of every command. If the first fails in a way in which the
 second would fail too, the second is not tried.
+
+Many hosts have a line each. With several, write STEPS with commas. The date of a
+drill with exit code 0 is kept in $XDG_STATE_HOME/netsysrq/drills, or else
+~/.local/state/netsysrq/drills. --overdue 30d sends nothing, lists the hosts whose
+last one is longer ago, or not known, and ends with 7 if there are any; without
+HOST it looks at all that are listed.
+`,
+	"explain": `netsysrq explain [STEPS] [--json]
+
+Says what each SysRq key of STEPS does and what it costs, whether it ends the
+machine, whether kernel.sysrq as distributions set it lets it through, and what
+is remarkable about the steps together. Without STEPS it lists all keys. Nothing
+is sent. The source is the kernel's Documentation/admin-guide/sysrq.rst.
 `,
 }
 

@@ -18,11 +18,21 @@ import (
 // may not be what was wanted, and gives it an exit code.
 func (r *result) words() (code int, line string, hints []string) {
 	code, line, hints = r.plainWords()
-	if r.outcome != nil {
-		line = r.options.host + ": " + line
+	if r.outcome != nil || r.many {
+		line = r.host.Name + ": " + line
 	}
 	return code, line, hints
 }
+
+// hostName is how hints call the host. Those for many hosts are told once.
+func (r *result) hostName() string {
+	if r.hintsForAll() {
+		return "HOST"
+	}
+	return r.host.Name
+}
+
+func (r *result) hintsForAll() bool { return r.many && !r.options.json }
 
 // plainWords are the words without the host's name.
 func (r *result) plainWords() (code int, line string, hints []string) {
@@ -34,9 +44,16 @@ func (r *result) plainWords() (code int, line string, hints []string) {
 		}
 		return f.code, r.err.Error(), hints
 	}
+	if r.follow != nil {
+		return r.followedWords()
+	}
 	switch o.Kind {
 	case exchange.Answered:
-		return exitOK, statusWords(o), nil
+		line = statusWords(o)
+		if !r.drilled.IsZero() {
+			line += "; last drill " + ago(r.drilled)
+		}
+		return exitOK, line, nil
 	case exchange.Accepted:
 		code = exitOK
 		if o.Reply.Flags&auth.DryRun != 0 {
@@ -177,10 +194,11 @@ func (r *result) refusedWords() (line string, hints []string) {
 		return fmt.Sprintf("refused by kernel.sysrq: its value there is %s, with which the kernel ignores %s", value, causes),
 			[]string{"sysctl kernel.sysrq=1 on the host allows every key; netsysrqd check says what is missing"}
 	case auth.Vetoed:
-		return "vetoed: the host's daemon forbade it, or a newer request took its place", nil
+		return "vetoed: the host's daemon forbade it, or a newer request took its place",
+			[]string{"netsysrqd's log on the host says which, and why"}
 	case auth.Busy:
 		return fmt.Sprintf("busy: %d sequences of this key are running or waiting", auth.Active),
-			[]string{fmt.Sprintf("netsysrq cancel %s drops them", r.options.host)}
+			[]string{fmt.Sprintf("netsysrq cancel %s drops them", r.hostName())}
 	case auth.Malformed:
 		return "malformed: the host could open the request but not read it", []string{"its netsysrq may be another version than " + version.String()}
 	}
@@ -208,7 +226,7 @@ func (r *result) mayBeDone() string {
 }
 
 func (r *result) unknownWords() (line string, hints []string) {
-	o, name := r.outcome, r.options.host
+	o, name := r.outcome, r.hostName()
 	run := r.options.command.name != "status"
 	quiet := "no answer within " + duration(r.options.timeout)
 	if r.err != nil {
@@ -242,8 +260,14 @@ func (r *result) unknownWords() (line string, hints []string) {
 		hints = append(hints, "the one-packet form needs a synchronised clock on our side, or --one-packet to insist")
 	}
 	if o.Reply == nil {
+		id := r.key.String()
+		if r.hintsForAll() {
+			id = "that -v tells"
+		} else {
+			name = r.host.Enrolled
+		}
 		hints = append(hints, fmt.Sprintf("the host is down, or the packets are lost, or it was enrolled under another name than %q or with another key: "+
-			"a wrong name or key looks the same; netsysrqd keys list must show the key id %v", name, r.key))
+			"a wrong name or key looks the same; netsysrqd keys list must show the key id %s", name, id))
 	}
 	if errors.Is(o.Unreachable, syscall.ECONNREFUSED) {
 		hints = append(hints, "the host says that nothing listens there: netsysrq's rules are not in place, or the port is another")
@@ -251,6 +275,18 @@ func (r *result) unknownWords() (line string, hints []string) {
 		hints = append(hints, fmt.Sprintf("the network said: %v", o.Unreachable))
 	}
 	return line, hints
+}
+
+// ago says how long ago a date was, in days.
+func ago(t time.Time) string {
+	switch days := int(time.Since(t) / (24 * time.Hour)); {
+	case days < 1:
+		return "today"
+	case days == 1:
+		return "1 day ago"
+	default:
+		return fmt.Sprintf("%d days ago", days)
+	}
 }
 
 // listSteps writes steps for people.

@@ -4,6 +4,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/fleet/hosts"
 )
 
 // Outcomes that are hard to bring about with a real host.
@@ -79,7 +82,7 @@ func TestWords(t *testing.T) {
 		{send("status web1"), &exchange.Outcome{Unreachable: syscall.EHOSTUNREACH}, nil, 5,
 			"no answer within 10 s", "the network said: no route to host"},
 	} {
-		r := &result{options: c.options, outcome: c.outcome, err: c.err}
+		r := &result{options: c.options, host: &hosts.Host{Name: "web1", Enrolled: "web1"}, outcome: c.outcome, err: c.err}
 		code, line, hints := r.words()
 		if code != c.code || line != "web1: "+c.line {
 			t.Errorf("exit %d: %s\nwant %d: web1: %s", code, line, c.code, c.line)
@@ -154,5 +157,27 @@ func TestHelpIsComplete(t *testing.T) {
 		if len(line) > 80 {
 			t.Errorf("too wide: %s", line)
 		}
+	}
+}
+
+// The list of hosts in the help text is one.
+func TestHostsExample(t *testing.T) {
+	var list strings.Builder
+	for line := range strings.Lines(topics["hosts"]) {
+		if text, ok := strings.CutPrefix(line, "    "); ok && !strings.HasPrefix(text, "{") {
+			list.WriteString(text)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "hosts.toml")
+	if err := os.WriteFile(path, []byte(list.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := hosts.Load(path, "/home/alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := f.Host("db1")
+	if err != nil || h.Port != 99 || h.Key != "/home/alice/keys/master.key" || f.Len() != 4 {
+		t.Errorf("%+v, %v, %d hosts", h, err, f.Len())
 	}
 }

@@ -6,5 +6,5 @@
 //
 // It has no terminal, no flags and no words for people. way.go holds the rules
 // and does no input or output; paths.go holds the sockets; exchange.go joins
-// the two.
+// the two. shared.go joins many exchanges to a few sockets instead.
 package exchange

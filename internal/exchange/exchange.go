@@ -51,6 +51,9 @@ type Options struct {
 	OnePacket bool
 	Clock     Clock // zero: SystemClock
 	Dial      Dial  // nil: DialUDP
+	// Shared, if not nil, carries the packets in place of Dial, over sockets
+	// that many exchanges share.
+	Shared *Shared
 	// Trace, if not nil, is told of every packet, from one goroutine.
 	Trace func(Event)
 }
@@ -99,6 +102,12 @@ func ask(ctx context.Context, host Host, r auth.Request, opt Options) (*Outcome,
 	}
 	if opt.Trace == nil {
 		opt.Trace = func(Event) {}
+	}
+	if opt.Shared != nil {
+		if err := opt.Shared.await(ctx); err != nil {
+			return nil, fmt.Errorf("ask %s: %w: %w", host.Name, ErrNotSent, err)
+		}
+		return opt.Shared.drive(ctx, newWay(host.Sealer, r, opt), host, opt)
 	}
 	return drive(ctx, newWay(host.Sealer, r, opt), host, opt)
 }

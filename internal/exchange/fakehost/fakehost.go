@@ -147,6 +147,13 @@ func (h *Host) Mute(yes bool) {
 	h.mute = yes
 }
 
+// Attach changes what the daemon does.
+func (h *Host) Attach(a Attached) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cfg.Attached = a
+}
+
 // Forget makes the host forget its challenges, as another request of the same
 // key does that was fresh.
 func (h *Host) Forget() {

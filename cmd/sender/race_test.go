@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//go:build race
+
+package main
+
+func init() { underRace = true }

@@ -227,6 +227,7 @@ static void keep(u64 handle, const struct nsrq_request *p,
 		job = &scratch;
 	memset(job, 0, sizeof(*job));
 	job->request = *p;
+	job->came = now->boot;
 	job->letter.handle = handle;
 	job->letter.peer = *peer;
 	memcpy(job->letter.id, p->id, sizeof(p->id));
@@ -239,7 +240,6 @@ static void keep(u64 handle, const struct nsrq_request *p,
 	if (d->pending) {
 		job->phase = NSRQ_JOB_PENDING;
 		job->serial = ++nsrq.serial;
-		job->came = now->boot;
 		job->due = now->boot + nsrq.deadline * NSRQ_MS;
 	} else if (nsrq.letter_count < NSRQ_LETTERS) {
 		last = nsrq.letter_first + nsrq.letter_count++;

@@ -7,7 +7,7 @@ GOFLAGS_BUILD := -trimpath -buildvcs=false
 FUZZTIME  ?= 30s
 REFERENCE ?= ../shared/bench
 
-.PHONY: help build deps demo demo-netns test check unit race integration model vmtest vectors bench fuzz clean
+.PHONY: help build deb deps demo demo-netns test check unit race integration model vmtest vectors bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -15,6 +15,10 @@ help: ## list the targets
 build: ## build bin/netsysrq and bin/netsysrqd, static
 	go build $(GOFLAGS_BUILD) -o $(BIN)/netsysrq ./cmd/sender
 	go build $(GOFLAGS_BUILD) -o $(BIN)/netsysrqd ./cmd/responder
+
+deb: ## build the Debian packages into dist/ (VERSION=1.2.3 for another version)
+	@.ci/deps deb
+	@VERSION=$(VERSION) deploy/build-deb dist
 
 deps: ## install the Debian packages that the other targets need
 	@.ci/deps
@@ -57,4 +61,4 @@ fuzz: ## run every fuzz target for FUZZTIME (default 30s)
 	@.ci/fuzz $(FUZZTIME)
 
 clean: ## remove what was built
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist

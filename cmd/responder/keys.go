@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"netsysrq/kmod-fallback/kmod"
 )
 
+// reload is for hosts whose daemon is not told by us.
 const reload = "now run: systemctl reload netsysrqd"
 
 func (c *command) keys(args []string) error {
@@ -43,6 +45,7 @@ func (c *command) keysAdd(args []string) error {
 	flags := newFlags("keys add")
 	file := flags.StringP("file", "f", "-", "")
 	allow := flags.StringP("allow", "a", "", "")
+	noRestart := flags.Bool("no-restart", false, "")
 	args, err := c.parse(flags, args, 1)
 	if err != nil {
 		return err
@@ -75,14 +78,13 @@ func (c *command) keysAdd(args []string) error {
 		return asRoot(err)
 	}
 	fmt.Fprintf(c.stdout, "%s may use %v on this host (%s), with key %v\n", k.Operator, k.Allow, k.Host, k.Key.ID)
-	defer fmt.Fprintln(c.stderr, reload)
 	loaded, err := tellModule("the key is here, but not in the kernel module", func(m *kmod.Client) error {
 		return m.InstallKey(&k.Key, k.Allow)
 	})
 	if loaded && err == nil {
 		fmt.Fprintln(c.stdout, "the kernel module obeys it from now on")
 	}
-	return err
+	return errors.Join(err, c.keysChanged(context.Background(), cfg, *noRestart))
 }
 
 // keyConfig reads what commands on keys need of the configuration.
@@ -225,7 +227,9 @@ func orDash(s string) string {
 }
 
 func (c *command) keysRemove(args []string) error {
-	args, err := c.parse(newFlags("keys remove"), args, 1)
+	flags := newFlags("keys remove")
+	noRestart := flags.Bool("no-restart", false, "")
+	args, err := c.parse(flags, args, 1)
 	if err != nil {
 		return err
 	}
@@ -241,7 +245,6 @@ func (c *command) keysRemove(args []string) error {
 		return asRoot(err)
 	}
 	fmt.Fprintf(c.stdout, "removed %s\n", k.Path)
-	defer fmt.Fprintln(c.stderr, reload)
 	loaded, err := tellModule("the file is gone, but the kernel module still obeys the key", func(m *kmod.Client) error {
 		if k.Key.ID == (auth.KeyID{}) {
 			return errors.New("neither the file nor its name said which key it is")
@@ -255,7 +258,7 @@ func (c *command) keysRemove(args []string) error {
 	if loaded && err == nil {
 		fmt.Fprintln(c.stdout, "the kernel module does not obey it any more")
 	}
-	return err
+	return errors.Join(err, c.keysChanged(context.Background(), cfg, *noRestart))
 }
 
 // asRoot adds a hint to what only root may do.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
 	"netsysrq/kmod-fallback/kmod"
@@ -520,6 +522,8 @@ func (c *checker) checkWords() {
 					c.fail(w.id, "the word of %d was taken, and settled nothing", w.call.begin)
 				}
 			}
+		case errors.Is(w.err, unix.EBADF):
+			// Somebody still had the usurper's connection when it was closed.
 		default:
 			c.fail(w.id, "a word failed: %v", w.err)
 		}
@@ -570,7 +574,7 @@ func (c *checker) checkAnswers() {
 				c.fail(r.id, "answered to one who did not ask, at %d", a.at)
 			}
 			if a.flags&auth.Armed == 0 {
-				if in := c.installed(r.key, a.at); in != nil && in.surely(a.at) && v.fresh && a.at > v.at {
+				if v.fresh && a.at > v.at && c.holds(v, a.at) {
 					c.tally.TwoVoices++
 					if c.tally.TwoVoices == 1 {
 						c.notes = append(c.notes, "the daemon answered too:\n"+c.tell(r.id))
@@ -612,6 +616,12 @@ func (c *checker) checkAnswers() {
 		}
 		c.checkOnce(r, v)
 	}
+}
+
+// holds reports whether the ledger that called a request fresh has its key still.
+func (c *checker) holds(v *life, at boot) bool {
+	in := c.installed(v.request.key, at)
+	return in != nil && in.surely(at) && in == c.installed(v.request.key, v.at)
 }
 
 // recently reports whether the key was there a moment ago, so that an answer

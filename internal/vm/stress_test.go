@@ -6,6 +6,7 @@ package vm_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -78,7 +79,14 @@ func TestStress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, err := m.WaitFor(vm.Within(t, life), name)
+	ctx, cancel := context.WithCancelCause(vm.Within(t, life))
+	defer cancel(nil)
+	go func() {
+		if end, err := m.Wait(ctx); err == nil {
+			cancel(fmt.Errorf("the machine ended with a %s: %s", end.Fate, end.Detail))
+		}
+	}()
+	code, err := m.WaitFor(ctx, name)
 	if err != nil {
 		t.Fatal(err)
 	}

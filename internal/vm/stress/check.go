@@ -22,6 +22,8 @@ const (
 	remembered = auth.Answers - auth.Active - 1
 	// owed is how long an answer may take, whatever the emulator does.
 	owed = 5 * time.Second
+	// onItsWay is how long an answer may be, on a machine that is busy.
+	onItsWay = 300 * time.Millisecond
 	// skew is how far two readings of CLOCK_BOOTTIME, one of them by the way
 	// that needs no lock, may be apart.
 	skew = boot(time.Millisecond)
@@ -627,7 +629,7 @@ func (c *checker) holds(v *life, at boot) bool {
 // recently reports whether the key was there a moment ago, so that an answer
 // may have been on its way.
 func (c *checker) recently(key int, at boot) bool {
-	return c.installed(key, at-min(at, boot(300*time.Millisecond))) != nil
+	return c.installed(key, at-min(at, boot(onItsWay))) != nil
 }
 
 // answer compares an answer with the events.

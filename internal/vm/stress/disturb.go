@@ -315,7 +315,14 @@ func (d *disturber) changeKey() error {
 	if err := d.remove(o); err != nil {
 		return err
 	}
-	d.sleep(0, 400*time.Millisecond)
+	d.sleep(0, 2*onItsWay)
+	d.replayAll(o)
+	// And what only the owner of the key can seal.
+	q := auth.Request{Op: auth.OpStatus, ID: auth.RequestID{1, byte(d.counts.KeyChanges), byte(d.counts.KeyChanges >> 8)}, Time: d.trueTime()}
+	d.noteStatus(q.ID, o)
+	packet := o.sealer.SealRequest(&q)
+	d.anySocket(d.random).write(packet[:], o.to)
+	d.sleep(0, 50*time.Millisecond)
 	if d.random.IntN(2) == 0 {
 		if err := d.reload(); err != nil {
 			return err

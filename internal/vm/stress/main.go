@@ -228,7 +228,7 @@ func (d *disturber) setUp() error {
 const maxRest = 150 * time.Millisecond
 
 // roundsPerReload is how many rounds there are for each reload of the module.
-const roundsPerReload = 700
+const roundsPerReload = 1000
 
 // disturb does one thing after the other until all rounds are made.
 func (d *disturber) disturb(left *atomic.Int64, rounds int, done chan struct{}) error {

@@ -126,8 +126,8 @@ func (o *operator) round() {
 		o.send(o.byChallenge(o.some(), auth.Rehearse), true)
 	case n < 75:
 		o.send(o.byChallenge(o.some(), auth.Drill), true)
-	case n < 79: // a barrier
-		o.send(o.byChallenge(nil, auth.RequestFlags(o.random.IntN(2))*auth.Now), true)
+	case n < 79:
+		o.barrier()
 	case n < 87: // now, while another may be under way
 		if o.chance(2) {
 			o.send(o.byChallenge(o.some(), 0), false)
@@ -185,7 +185,7 @@ func (o *operator) byChallenge(steps []auth.Step, flags auth.RequestFlags) *requ
 	r := o.make(steps, flags)
 	r.challenge = c
 	if o.chance(2) {
-		r.time = o.newTime()
+		r.time = clock.Real() // no more, or the floor would be above every time
 	}
 	return r
 }
@@ -270,7 +270,7 @@ func (o *operator) byTime() {
 	r := o.make(o.some(), 0)
 	now := o.trueTime()
 	r.time = now + uint64(ahead) - uint64(o.random.Int64N(int64(300*time.Millisecond)))
-	switch o.random.IntN(8) {
+	switch o.random.IntN(16) {
 	case 0:
 		r.time = now
 	case 1: // too old
@@ -281,6 +281,16 @@ func (o *operator) byTime() {
 	}
 	o.last = max(o.last, r.time)
 	o.send(r, true)
+}
+
+// barrier ends what was sealed before, and has not come yet.
+func (o *operator) barrier() {
+	r := o.make(o.some(), 0)
+	r.time = o.trueTime() + uint64(ahead)
+	o.last = max(o.last, r.time)
+	o.seal(r)
+	o.send(o.byChallenge(nil, auth.RequestFlags(o.random.IntN(2))*auth.Now), true)
+	o.transmit(r, o.socket)
 }
 
 // malformed sends what its key seals, and no sender makes.
@@ -302,6 +312,7 @@ func (o *operator) seal(r *request) {
 	q.SetSteps(r.sequence)
 	r.packet = o.sealer.SealRequest(&q)
 	r.made = o.trueTime()
+	o.begin(r) // before anyone can replay it
 	o.keep(r.id, &r.packet)
 }
 
@@ -314,10 +325,8 @@ func (o *operator) send(r *request, wait bool) {
 	changes := o.changes.Load()
 	if o.chance(12) { // it is overtaken by later ones
 		o.aside = append(o.aside, r)
-		o.begin(r)
 		return
 	}
-	o.begin(r)
 	o.transmit(r, o.socket)
 	o.words(r)
 	for o.chance(3) {

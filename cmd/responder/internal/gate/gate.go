@@ -224,10 +224,19 @@ func (l *Lane) judge(p *nfq.Packet, d *nfq.Datagram) auth.Reason {
 	switch {
 	case m != nil && reason == auth.OK:
 		return l.gate.takeOrVeto(*m, l, p, d, k)
+	case m == nil && l.gate.kept(p):
+		return auth.ReasonLate
 	case reason == auth.OK || reason == auth.ReasonMalformed:
 		return l.gate.authentic(l, p, d, k, detail)
 	}
 	return reason
+}
+
+// kept reports whether the kernel module keeps this packet, though this process
+// has not attached to it yet: then nobody else may answer. Others may use the
+// bits of the mark too, so the module is asked.
+func (g *Gate) kept(p *nfq.Packet) bool {
+	return g.cfg.MarkMask != 0 && p.Mark&g.cfg.MarkMask == g.cfg.Mark&g.cfg.MarkMask && g.cfg.Armed != nil && g.cfg.Armed()
 }
 
 func late(p *nfq.Packet) bool {

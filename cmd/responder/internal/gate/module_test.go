@@ -184,3 +184,26 @@ func TestVetoAlone(t *testing.T) {
 		t.Errorf("cancel: %+v", rep)
 	}
 }
+
+// What an armed module keeps is its own to answer, attached to it or not yet.
+func TestKeptByTheModule(t *testing.T) {
+	r := newRig(t, "b")
+	c := r.challenge(t)
+	r.cfg.Mark, r.cfg.MarkMask = testMark, testMask
+	armed := true
+	r.cfg.Armed = func() bool { return armed }
+	replies := len(r.replies)
+	p := r.pending(run("b", c), testMark|1)
+	sealed := string(p.Data)
+	r.lane.Handle(p)
+	if len(r.replies) != replies || len(r.jobs) != 0 {
+		t.Errorf("%d replies, %d jobs", len(r.replies)-replies, len(r.jobs))
+	}
+	// The bits are others' too: without a module they mean nothing.
+	armed = false
+	copy(p.Data, sealed)
+	r.lane.Handle(p)
+	if rep := r.last(t); rep.Result != auth.Accepted || len(r.jobs) != 1 {
+		t.Errorf("without a module: %+v, %d jobs", rep, len(r.jobs))
+	}
+}

@@ -137,13 +137,21 @@ func short(units []string) (list []string) {
 // left or none.
 func plan(states map[string]unitState, some bool) (jobs []job) {
 	var start, stop []string
+	alive := false
 	for _, u := range units {
-		switch s := states[u]; {
+		s := states[u]
+		alive = alive || s.running()
+		switch {
 		case some && s.wanted() && !s.running():
 			start = append(start, u)
-		case !some && s.running():
+		case !some && s.Load == "loaded":
 			stop = append([]string{u}, stop...)
 		}
+	}
+	if !alive {
+		// Else all of them: one that is between two attempts to start looks
+		// as if it were stopped.
+		stop = nil
 	}
 	if start != nil {
 		jobs = append(jobs, job{"start", start})
@@ -245,7 +253,8 @@ func left(s unitState) string {
 func (s *systemd) split(ctx context.Context, units []string) (running, others []string) {
 	states, err := s.states(ctx)
 	for _, u := range units {
-		if err == nil && !states[u].running() {
+		// What is still activating has failed and will be tried again.
+		if s := states[u].Active; err == nil && s != "active" && s != "reloading" {
 			others = append(others, u)
 			continue
 		}

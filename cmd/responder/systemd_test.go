@@ -19,6 +19,7 @@ import (
 type fakeManager struct {
 	units   map[string]unitState
 	skipped []string
+	retried string // fails, and is started again after a while
 	fail    string // verb
 	calls   []string
 }
@@ -40,7 +41,10 @@ func (f *fakeManager) systemctl(_ context.Context, args ...string) (string, erro
 		s := f.units[u]
 		switch args[0] {
 		case "start":
-			if !slices.Contains(f.skipped, u) {
+			switch {
+			case u == f.retried:
+				s.Active = "activating"
+			case !slices.Contains(f.skipped, u):
 				s.Active = "active"
 			}
 		case "stop":
@@ -138,6 +142,11 @@ func TestUnitsNotStarted(t *testing.T) {
 	}
 	if stdout != "started: netsysrq-arm, netsysrq-rules\n" {
 		t.Errorf("said %q", stdout)
+	}
+	f = newFakeManager("inactive", "enabled")
+	f.retried = daemonUnit
+	if stdout, _, err := f.follow(t, true); err == nil || stdout != "started: netsysrq-arm, netsysrq-rules\n" {
+		t.Errorf("a daemon that fails and is tried again: %q %v", stdout, err)
 	}
 	f = newFakeManager("active", "enabled")
 	f.fail = "reload"

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Lets iptables and ip6tables, legacy and nft, name the target NETSYSRQ. */
+/* Lets iptables and ip6tables, legacy and nft, name the target NETSYSRQ.
+ *
+ * Options are parsed the old way. Those of libxtables' newer one are described
+ * by struct xt_option_entry, which grew between iptables 1.8.9 and 1.8.11 while
+ * the library kept its name: what was built for the one makes the other crash.
+ */
+#include <getopt.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <xtables.h>
 #include "netsysrq_uapi.h"
@@ -22,10 +29,10 @@ static void help(void)
 	       "      those that the kernel answers itself (default 0x2/0x3)\n");
 }
 
-static const struct xt_option_entry options[] = {
-	{.name = "authentic-mark", .id = O_AUTHENTIC, .type = XTTYPE_MARKMASK32},
-	{.name = "junk-mark", .id = O_JUNK, .type = XTTYPE_MARKMASK32},
-	XTOPT_TABLEEND,
+static const struct option options[] = {
+	{.name = "authentic-mark", .has_arg = required_argument, .val = O_AUTHENTIC},
+	{.name = "junk-mark", .has_arg = required_argument, .val = O_JUNK},
+	{0},
 };
 
 static void init(struct xt_entry_target *target)
@@ -33,19 +40,34 @@ static void init(struct xt_entry_target *target)
 	*(struct xt_netsysrq_info *)target->data = defaults;
 }
 
-static void parse(struct xt_option_call *cb)
+static int parse(int option, char **argv, int invert, unsigned int *seen,
+		 const void *entry, struct xt_entry_target **target)
 {
-	struct xt_netsysrq_info *info = cb->data;
+	struct xt_netsysrq_info *info = (void *)(*target)->data;
 	struct xt_netsysrq_mark *mark;
+	unsigned int value, mask = UINT32_MAX;
+	const char *name;
+	char *end;
 
-	xtables_option_parse(cb);
-	mark = cb->entry->id == O_JUNK ? &info->junk : &info->authentic;
-	mark->value = cb->val.mark;
-	mark->mask = cb->val.mask;
-	if (mark->value & ~mark->mask)
+	(void)argv;
+	(void)entry;
+	if (option != O_AUTHENTIC && option != O_JUNK)
+		return 0;
+	name = options[option].name;
+	mark = option == O_JUNK ? &info->junk : &info->authentic;
+	if (invert || *seen & 1U << option)
+		xtables_error(PARAMETER_PROBLEM, "--%s: once, and without \"!\"", name);
+	*seen |= 1U << option;
+	if (!xtables_strtoui(optarg, &end, &value, 0, UINT32_MAX) ||
+	    (*end == '/' && !xtables_strtoui(end + 1, &end, &mask, 0, UINT32_MAX)) ||
+	    *end)
+		xtables_error(PARAMETER_PROBLEM, "--%s: not a mark: \"%s\"", name, optarg);
+	if (value & ~mask)
 		xtables_error(PARAMETER_PROBLEM,
-			      "--%s: the value has bits outside of the mask",
-			      cb->entry->name);
+			      "--%s: the value has bits outside of the mask", name);
+	mark->value = value;
+	mark->mask = mask;
+	return 1;
 }
 
 static void show(const char *name, const struct xt_netsysrq_mark *mark,
@@ -85,8 +107,8 @@ static struct xtables_target extension = {
 	.init		= init,
 	.print		= print,
 	.save		= save,
-	.x6_parse	= parse,
-	.x6_options	= options,
+	.parse		= parse,
+	.extra_opts	= options,
 };
 
 static void __attribute__((constructor)) load(void)

@@ -362,7 +362,7 @@ func (f firewall) options() {
 		}
 		f.fails("--authentic-mark: the value has bits outside of the mask", add("-t raw -A PREROUTING -p udp -j NETSYSRQ --authentic-mark 4/3")...)
 		f.fails("--junk-mark: the value has bits outside of the mask", add("-t raw -A PREROUTING -p udp -j NETSYSRQ --junk-mark 0x100/0xff")...)
-		f.fails(`bad integer value for option "--junk-mark"`, add("-t raw -A PREROUTING -p udp -j NETSYSRQ --junk-mark much")...)
+		f.fails(`--junk-mark: not a mark: "much"`, add("-t raw -A PREROUTING -p udp -j NETSYSRQ --junk-mark much")...)
 		f.fails(`unknown option "--mark"`, add("-t raw -A PREROUTING -p udp -j NETSYSRQ --mark 1")...)
 		for _, wrong := range []string{
 			"-t raw -A PREROUTING -j NETSYSRQ",

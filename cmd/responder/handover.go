@@ -39,6 +39,10 @@ func (c *command) handOver(args []string) error {
 		}
 		errs = append(errs, err)
 	}
+	// What is kept of the daemon before has the port still.
+	if err := host.TakeBack(host.Answer4, host.Answer6); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
 	fd4, fd6, err := host.BindAnswers(cfg.Port)
 	errs = append(errs, err)
 	for name, fd := range map[string]int{host.Answer4: fd4, host.Answer6: fd6} {

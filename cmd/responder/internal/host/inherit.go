@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,27 +73,75 @@ func (in Inherited) take(name string) (fd int, ok bool) {
 // HandOver gives the service manager a file to keep for the daemon, in place
 // of the one that it has under this name (sd_pid_notify_with_fds(3)).
 func HandOver(name string, fd int) error {
+	err := notify(
+		message{"FDSTOREREMOVE=1\nFDNAME=" + name, nil},
+		// FDPOLL=0: that a file of /proc is readable is no news.
+		message{"FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, unix.UnixRights(fd)},
+	)
+	if err != nil {
+		return fmt.Errorf("hand %s to the service manager: %w", name, err)
+	}
+	return nil
+}
+
+// takeBackWait is how long the service manager may take.
+const takeBackWait = 5 * time.Second
+
+// TakeBack has the service manager close what it keeps under these names, and
+// waits until that is done (sd_notify_barrier(3)).
+func TakeBack(names ...string) error {
+	var messages []message
+	for _, name := range names {
+		messages = append(messages, message{"FDSTOREREMOVE=1\nFDNAME=" + name, nil})
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("wait for the service manager: %w", err)
+	}
+	defer unix.Close(pipe[0])
+	err := notify(append(messages, message{"BARRIER=1", unix.UnixRights(pipe[1])})...)
+	unix.Close(pipe[1])
+	if err != nil {
+		return fmt.Errorf("take %s back from the service manager: %w", strings.Join(names, ", "), err)
+	}
+	// It closes its end when it has come to this message.
+	end := time.Now().Add(takeBackWait)
+	for {
+		left := int(time.Until(end).Milliseconds())
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pipe[0])}}, max(left, 0))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait for the service manager: %w", err)
+		case n == 0:
+			return fmt.Errorf("the service manager does not give %s back within %v", strings.Join(names, ", "), takeBackWait)
+		default:
+			return nil
+		}
+	}
+}
+
+// message is one to the service manager, with the files that go with it.
+type message struct {
+	state  string
+	rights []byte
+}
+
+func notify(messages ...message) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
-		return errors.New("no service manager to hand files to: NOTIFY_SOCKET is not set; a unit runs this")
+		return errors.New("there is none: NOTIFY_SOCKET is not set; a unit runs this")
 	}
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("connect to the service manager: %w", err)
+		return err
 	}
 	defer unix.Close(socket)
 	// A leading @ stands for the abstract namespace, there as here.
 	manager := &unix.SockaddrUnix{Name: path}
-	for _, m := range []struct {
-		state  string
-		rights []byte
-	}{
-		{"FDSTOREREMOVE=1\nFDNAME=" + name, nil},
-		// FDPOLL=0: that a file of /proc is readable is no news.
-		{"FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, unix.UnixRights(fd)},
-	} {
+	for _, m := range messages {
 		if err := unix.Sendmsg(socket, []byte(m.state), m.rights, manager, 0); err != nil {
-			return fmt.Errorf("hand %s to the service manager: %w", name, err)
+			return err
 		}
 	}
 	return nil

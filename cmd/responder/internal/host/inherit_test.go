@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +58,44 @@ func TestHandOver(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	if HandOver(TriggerFile, int(file.Fd())) == nil {
 		t.Error("handed to nobody")
+	}
+}
+
+// TakeBack waits for the manager, who closes the pipe when all before it is done.
+func TestTakeBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	done := make(chan error, 1)
+	go func() { done <- TakeBack(Answer4, Answer6) }()
+	buf, oob := make([]byte, 256), make([]byte, 256)
+	var k int
+	for _, want := range []string{"FDSTOREREMOVE=1\nFDNAME=answer4", "FDSTOREREMOVE=1\nFDNAME=answer6", "BARRIER=1"} {
+		var n int
+		if n, k, _, _, err = manager.ReadMsgUnix(buf, oob); err != nil || string(buf[:n]) != want {
+			t.Fatalf("%q %v, want %q", buf[:n], err, want)
+		}
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:k])
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("%d control messages, %v", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatalf("files %v, %v", fds, err)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	unix.Close(fds[0])
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,6 +9,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=apt.sh
 . "$here/apt.sh"
+# shellcheck source-path=SCRIPTDIR source=need.sh
+. "$here/need.sh"
 module=$here/../../../kmod-fallback
 cache=${NETSYSRQ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netsysrq}
 
@@ -31,18 +33,9 @@ excepted() { # excepted TYPE LINE
 	return 1
 }
 
-missing=()
-command -v sparse >/dev/null || missing+=(sparse)
-command -v perl >/dev/null || missing+=(perl)
-if ((${#missing[@]} > 0)); then
-	if ((EUID != 0)); then
-		echo "these Debian packages are missing: ${missing[*]}" >&2
-		exit 1
-	fi
-	export DEBIAN_FRONTEND=noninteractive
-	timeout 180 apt-get "${network[@]}" -qq update </dev/null
-	timeout 900 apt-get "${network[@]}" -qq install -y --no-install-recommends "${missing[@]}" </dev/null >&2
-fi
+need sparse sparse
+need perl perl
+install_missing
 "$here/deps.sh"
 
 mkdir -p "$cache/locks" "$cache/kernels"

@@ -15,20 +15,13 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=apt.sh
 . "$here/apt.sh"
+# shellcheck source-path=SCRIPTDIR source=need.sh
+. "$here/need.sh"
 
 cache=$1
 fragment=$here/debugkernel.config
 mkdir -p "$cache/debug"
 
-missing=()
-need() { # need PACKAGE FILE: FILE is a command or a path
-	if [[ $2 == /* ]]; then
-		[[ -e $2 ]] || missing+=("$1")
-	elif ! command -v "$2" >/dev/null; then
-		missing+=("$1")
-	fi
-}
-PATH=$PATH:/usr/sbin:/sbin
 need gcc-12 gcc-12
 need make make
 need libc6-dev /usr/include/stdio.h
@@ -39,15 +32,7 @@ need bc bc
 need perl perl
 need kmod depmod
 need xz-utils xz
-if ((${#missing[@]} > 0)); then
-	if ((EUID != 0)); then
-		echo "these Debian packages are missing: ${missing[*]}" >&2
-		exit 1
-	fi
-	export DEBIAN_FRONTEND=noninteractive
-	timeout 180 apt-get "${network[@]}" -qq update </dev/null
-	timeout 900 apt-get "${network[@]}" -qq install -y --no-install-recommends "${missing[@]}" </dev/null >&2
-fi
+install_missing
 
 # Of a caller that was killed, the compiler may still run: wait for it.
 exec {lock}>"$cache/debug/lock"

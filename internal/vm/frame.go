@@ -56,16 +56,17 @@ func UDPFrame(from, to netip.AddrPort, payload []byte) []byte {
 	be.PutUint16(udp[2:], to.Port())
 	be.PutUint16(udp[4:], uint16(udpSize+len(payload)))
 	udp = append(udp, payload...)
-	sum := checksum(pseudo(from.Addr(), to.Addr(), protoUDP, len(udp)), udp)
+	sum := Checksum(from.Addr(), to.Addr(), protoUDP, udp)
 	if sum == 0 {
 		sum = 0xffff // zero would mean that there is none
 	}
 	be.PutUint16(udp[6:], sum)
-	return ipFrame(from.Addr(), to.Addr(), protoUDP, udp)
+	return IPFrame(from.Addr(), to.Addr(), protoUDP, udp)
 }
 
-// ipFrame puts an IP header, without options, and an Ethernet header in front.
-func ipFrame(from, to netip.Addr, proto byte, payload []byte) []byte {
+// IPFrame puts an IP header, without options, and an Ethernet header in front of
+// what a protocol carries, from the host to the guest.
+func IPFrame(from, to netip.Addr, proto byte, payload []byte) []byte {
 	f := make([]byte, 0, etherSize+ipv6Size+len(payload))
 	f = append(f, GuestMAC[:]...)
 	f = append(f, HostMAC[:]...)
@@ -113,10 +114,16 @@ func echoFrame(from, to netip.Addr, request bool, id, seq uint16, data []byte) [
 func icmpFrame(from, to netip.Addr, m []byte) []byte {
 	if from.Is4() {
 		be.PutUint16(m[2:], checksum(0, m))
-		return ipFrame(from, to, protoICMP, m)
+		return IPFrame(from, to, protoICMP, m)
 	}
-	be.PutUint16(m[2:], checksum(pseudo(from, to, protoICMPv6, len(m)), m))
-	return ipFrame(from, to, protoICMPv6, m)
+	be.PutUint16(m[2:], Checksum(from, to, protoICMPv6, m))
+	return IPFrame(from, to, protoICMPv6, m)
+}
+
+// Checksum is that of a UDP, TCP or ICMPv6 message (RFC 1071, with the addresses,
+// the protocol and the length). Over a message with its checksum in place it is 0.
+func Checksum(from, to netip.Addr, proto byte, message []byte) uint16 {
+	return checksum(pseudo(from, to, proto, len(message)), message)
 }
 
 // pseudo is the part of a checksum that stands for addresses, protocol and

@@ -14,7 +14,7 @@ func sumOf(p packet) uint16 {
 	if p.from.Is4() && p.proto == protoICMP {
 		return checksum(0, p.payload)
 	}
-	return checksum(pseudo(p.from, p.to, p.proto, len(p.payload)), p.payload)
+	return Checksum(p.from, p.to, p.proto, p.payload)
 }
 
 func TestUDPFrame(t *testing.T) {

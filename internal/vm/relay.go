@@ -13,19 +13,21 @@ import (
 // Relay carries datagrams between a port of 127.0.0.1, where a program of the host
 // sends them, and a port of the guest, which no socket reaches. It looks at none.
 type Relay struct {
-	net   *Net
+	dial  func(context.Context, netip.AddrPort) (io.ReadWriteCloser, error)
 	to    netip.AddrPort
 	conn  *net.UDPConn
 	paths map[netip.AddrPort]io.ReadWriteCloser // by the sender's address
 }
 
 // Relay begins to carry. It ends with the machine, or by Close.
-func (n *Net) Relay(to netip.AddrPort) (*Relay, error) {
+func (n *Net) Relay(to netip.AddrPort) (*Relay, error) { return newRelay(n.Dial, to) }
+
+func newRelay(dial func(context.Context, netip.AddrPort) (io.ReadWriteCloser, error), to netip.AddrPort) (*Relay, error) {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	r := &Relay{net: n, to: to, conn: conn, paths: map[netip.AddrPort]io.ReadWriteCloser{}}
+	r := &Relay{dial: dial, to: to, conn: conn, paths: map[netip.AddrPort]io.ReadWriteCloser{}}
 	go r.carry()
 	return r, nil
 }
@@ -53,7 +55,7 @@ func (r *Relay) carry() {
 		}
 		p := r.paths[from]
 		if p == nil {
-			if p, err = r.net.Dial(context.Background(), r.to); err != nil {
+			if p, err = r.dial(context.Background(), r.to); err != nil {
 				continue // what a network does with a packet that it cannot carry
 			}
 			r.paths[from] = p

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"netsysrq/auth"
 	"netsysrq/internal/vm"
 	"netsysrq/internal/vm/agent"
 )
@@ -49,7 +50,7 @@ type stage struct {
 	tree        *vm.Tree
 	module      string
 	machine     *vm.Machine
-	relay       *relay
+	relay       *vm.Relay
 	bootID      string
 	port        uint16 // of the newest TCP conversation
 }
@@ -81,7 +82,7 @@ func (s *stage) tearDown(failed bool) error {
 		}
 	}
 	if s.relay != nil {
-		s.relay.close()
+		s.relay.Close()
 	}
 	return os.RemoveAll(s.dir)
 }
@@ -190,9 +191,9 @@ func (s *stage) boot(ctx context.Context) error {
 		return err
 	}
 	if s.relay != nil {
-		s.relay.close()
+		s.relay.Close()
 	}
-	s.relay, err = newRelay(m.Net.Dial)
+	s.relay, err = m.Net.Relay(vm.GuestUDP4(auth.Port))
 	return err
 }
 
@@ -232,7 +233,7 @@ func (s *stage) log(log []byte, texts ...string) (shown int) {
 // the name web1 is in no DNS.
 func (s *stage) command(ctx context.Context, args ...string) *exec.Cmd {
 	if name := args[0]; name != "keygen" && name != "enroll" {
-		args = append(args[:len(args):len(args)], "--address", "127.0.0.1", "--port", fmt.Sprint(s.relay.port()))
+		args = append(args[:len(args):len(args)], "--address", "127.0.0.1", "--port", fmt.Sprint(s.relay.Port()))
 	}
 	c := exec.CommandContext(ctx, filepath.Join(s.bin, "netsysrq"), args...)
 	c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(s.dir, "operator"))

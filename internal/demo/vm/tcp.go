@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -47,19 +46,8 @@ func (s *segment) frame() []byte {
 	be.PutUint16(tcp[14:], 65535) // window
 	tcp = append(tcp, s.data...)
 
-	ip := make([]byte, ipv4Size)
-	ip[0], ip[8], ip[9] = 4<<4|ipv4Size/4, 64, protoTCP
-	be.PutUint16(ip[2:], uint16(ipv4Size+len(tcp)))
-	copy(ip[12:], s.from.Addr().AsSlice())
-	copy(ip[16:], s.to.Addr().AsSlice())
-	be.PutUint16(ip[10:], checksum(ip))
-
-	pseudo := append(bytes.Clone(ip[12:20]), 0, protoTCP, byte(len(tcp)>>8), byte(len(tcp)))
-	be.PutUint16(tcp[16:], checksum(append(pseudo, tcp...)))
-
-	f := append(append([]byte{}, vm.GuestMAC[:]...), vm.HostMAC[:]...)
-	f = be.AppendUint16(f, 0x0800)
-	return append(append(f, ip...), tcp...)
+	be.PutUint16(tcp[16:], vm.Checksum(s.from.Addr(), s.to.Addr(), protoTCP, tcp))
+	return vm.IPFrame(s.from.Addr(), s.to.Addr(), protoTCP, tcp)
 }
 
 // parseSegment reads a frame of the guest, if it holds a whole segment.
@@ -82,21 +70,6 @@ func parseSegment(f []byte) (s segment, ok bool) {
 		from: netip.AddrPortFrom(from, be.Uint16(tcp)), to: netip.AddrPortFrom(to, be.Uint16(tcp[2:])),
 		seq: be.Uint32(tcp[4:]), ack: be.Uint32(tcp[8:]), flags: tcp[13], data: tcp[data:],
 	}, true
-}
-
-// checksum is that of RFC 1071.
-func checksum(b []byte) uint16 {
-	sum := uint32(0)
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint32(be.Uint16(b))
-	}
-	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // errConnect: the guest's kernel took no connection.

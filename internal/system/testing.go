@@ -4,7 +4,6 @@ package system
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 func NewImage(t testing.TB, r Release) *Image {
 	t.Helper()
 	i, err := GetImage(t.Context(), r)
-	check(t, err)
+	vm.Check(t, err)
 	return i
 }
 
@@ -25,7 +24,7 @@ func NewImage(t testing.TB, r Release) *Image {
 func New(t testing.TB, i *Image, opt Options) *Machine {
 	t.Helper()
 	s, err := Booted(t.Context(), i)
-	check(t, err)
+	vm.Check(t, err)
 	return From(t, s, opt)
 }
 
@@ -41,7 +40,7 @@ func From(t testing.TB, s *State, opt Options) *Machine {
 			m.Close()
 		})
 	}
-	check(t, err)
+	vm.Check(t, err)
 	return m
 }
 
@@ -49,7 +48,7 @@ func From(t testing.TB, s *State, opt Options) *Machine {
 func NewState(t testing.TB, from *State, name, key string, opt Options, change func(ctx context.Context, m *Machine) error) *State {
 	t.Helper()
 	s, err := Derive(t.Context(), from, name, key, opt, change)
-	check(t, err)
+	vm.Check(t, err)
 	return s
 }
 
@@ -57,18 +56,8 @@ func NewState(t testing.TB, from *State, name, key string, opt Options, change f
 func NewBooted(t testing.TB, i *Image) *State {
 	t.Helper()
 	s, err := Booted(t.Context(), i)
-	check(t, err)
+	vm.Check(t, err)
 	return s
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	switch {
-	case errors.Is(err, vm.ErrUnavailable):
-		t.Skip(err)
-	case err != nil:
-		t.Fatal(err)
-	}
 }
 
 // Sh runs a script in a machine, which is to succeed within a time, and returns

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//go:build vm
+//go:build vm && debugkernel
 
 package vm_test
 
@@ -40,7 +40,7 @@ type debugged struct {
 func newDebugged(t *testing.T) *debugged {
 	t.Helper()
 	if vm.TestKernel() != vm.DebugVersion {
-		t.Skip("for the kernel with checks: KERNEL=" + vm.DebugVersion)
+		t.Fatal("this is for the kernel with checks: KERNEL=" + vm.DebugVersion)
 	}
 	a := newArms(t, "0123456789abcdefghijklmnopqrstuvwxyz")
 	a.tree.Copy("/usr/bin/churn", build(t, "netsysrq/internal/vm/testdata/churn"))

@@ -5,7 +5,6 @@
 package vm_test
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -14,17 +13,6 @@ import (
 	"netsysrq/internal/exchange"
 	"netsysrq/internal/vm"
 )
-
-// check ends the test unless err is nil: as skipped, where something cannot be had.
-func check(t *testing.T, err error) {
-	t.Helper()
-	switch {
-	case errors.Is(err, vm.ErrUnavailable):
-		t.Skip(err)
-	case err != nil:
-		t.Fatal(err)
-	}
-}
 
 // arms is what an armed host is made of: the same keys, however often it boots.
 type arms struct {
@@ -41,9 +29,9 @@ func newArms(t *testing.T, allowed string) *arms {
 	t.Helper()
 	l := vm.NewKernel(t, vm.TestKernel())
 	so, err := vm.BuildExtension(t.Context(), "../../kmod-fallback")
-	check(t, err)
+	vm.Check(t, err)
 	ko, err := vm.BuildModule(t.Context(), l, "../../kmod-fallback")
-	check(t, err)
+	vm.Check(t, err)
 	tree, sealer := guestTree(t, allowed)
 	tree.Copy(vm.ExtensionPath, so)
 	tree.Copy(guestModule, ko)

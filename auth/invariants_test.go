@@ -40,7 +40,7 @@ func (w *world) begin() {
 		cfg.Executor = Kernel
 	}
 	w.ledger = NewLedger(cfg, w.now())
-	all, _ := ParseKeySet("nsubt")
+	all, _ := ParseKeySet("nsubtL")
 	w.ledger.Install(w.now(), w.key, all)
 	w.floor, w.pending = 0, nil
 }
@@ -57,11 +57,14 @@ func (w *world) judge(r *Request, from Source) Decision {
 		}
 	}
 	// Only a fresh request has one of these outcomes.
-	fresh := d.Reason == OK && r.Op == OpRun || d.Reason >= ReasonNotAllowed
+	fresh := d.Reason == OK && r.Op != OpStatus || d.Reason >= ReasonNotAllowed
 	if fresh && r.Challenge != (Challenge{}) {
 		if w.used[r.Challenge]++; w.used[r.Challenge] > 1 {
 			w.t.Fatalf("challenge %x makes a second request fresh", r.Challenge[:8])
 		}
+	}
+	if d.Pieces && (r.Op != OpLog || !fresh || d.Run || d.Pending || d.Cut) || r.Op == OpLog && w.ledger.Floor(w.key) != w.floor {
+		w.t.Fatalf("%v: %+v", r.Op, d)
 	}
 	if fresh && d.Silent {
 		w.t.Fatalf("a fresh request gets silence: %+v", d)
@@ -92,6 +95,9 @@ func (w *world) event(op, arg byte) {
 		d := w.judge(&Request{ID: RequestID{0xff, arg}, Op: OpStatus, Time: w.truth}, Source(arg))
 		r := Request{ID: w.id(), Op: OpRun, Challenge: d.Challenge}
 		r.SetSteps(sequences[int(arg)%len(sequences)])
+		if op%16 > 4 && arg&8 != 0 {
+			r = Request{ID: r.ID, Op: OpLog, Challenge: d.Challenge, Time: w.truth, Pieces: MaxPieces}
+		}
 		w.sent = append(w.sent, r)
 		if op%16 == 4 {
 			w.judge(&r, Source(arg))

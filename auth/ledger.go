@@ -107,6 +107,9 @@ type Decision struct {
 	Run, Pending bool
 	// Cut reports that earlier runs of this key became final by the flag now.
 	Cut bool
+	// Pieces reports that a log is granted: the answer is its pieces, with
+	// the challenge, and no reply.
+	Pieces bool
 }
 
 // NewLedger begins a ledger: it has forgotten whatever ran before.
@@ -218,6 +221,10 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		return d
 	}
 
+	if p.Op == OpLog {
+		return l.judgeLog(now, a, p, isNew)
+	}
+
 	if e := a.find(p.ID); e != nil {
 		if e.state == pending {
 			return Decision{Reason: ReasonPending, Silent: true}
@@ -241,12 +248,7 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 		fresh = l.clockOK && f < p.Time && p.Time <= add(now.Real, Window)
 	}
 	if !fresh {
-		d := Decision{Reason: ReasonStale, Result: Stale, Flags: l.trusted()}
-		if d.Silent = !isNew && !a.token(now); !d.Silent {
-			d.Challenge = a.issue(l, now)
-		}
-		d.Age = a.age(now)
-		return d
+		return l.stale(now, a, isNew)
 	}
 
 	a.slots = [2]slot{}
@@ -258,6 +260,30 @@ func (l *Ledger) Judge(now Instant, id KeyID, p *Request, from Source) Decision 
 	d := l.decide(now, a, e, p)
 	e.result, e.flags, e.mask = d.Result, d.Flags, d.Mask
 	d.Flags |= l.trusted()
+	d.Age = a.age(now)
+	return d
+}
+
+// judgeLog decides a log. It is not remembered: reading twice does no harm.
+func (l *Ledger) judgeLog(now Instant, a *account, p *Request, isNew bool) Decision {
+	if !a.alive(now, p.Challenge) {
+		return l.stale(now, a, isNew)
+	}
+	a.slots = [2]slot{}
+	d := Decision{Reason: ReasonNotAllowed, Result: RefPolicy, Flags: l.trusted(), Age: a.age(now)}
+	if a.allowed&ReadLog != 0 {
+		d.Reason, d.Result, d.Pieces = OK, Status, true
+		d.Challenge = a.issue(l, now)
+	}
+	return d
+}
+
+// stale is the answer to a request that is not fresh.
+func (l *Ledger) stale(now Instant, a *account, isNew bool) Decision {
+	d := Decision{Reason: ReasonStale, Result: Stale, Flags: l.trusted()}
+	if d.Silent = !isNew && !a.token(now); !d.Silent {
+		d.Challenge = a.issue(l, now)
+	}
 	d.Age = a.age(now)
 	return d
 }

@@ -247,7 +247,7 @@ func (s *script) one(f, want []string) {
 		if !s.ledger.Final(keyID(arg(1)), id(arg(2))) {
 			s.fatalf("request is not final")
 		}
-	case "status", "run", "malformed":
+	case "status", "run", "log", "malformed":
 		s.request(now, f, want)
 	default:
 		s.fatalf("unknown event %q", f[0])
@@ -256,8 +256,11 @@ func (s *script) one(f, want []string) {
 
 func (s *script) request(now Instant, f, want []string) {
 	req := Request{ID: id("#")}
-	if f[0] != "status" {
+	switch f[0] {
+	case "run", "malformed":
 		req.Op = OpRun
+	case "log":
+		req.Op, req.From, req.Pieces = OpLog, LogEnd, 1
 	}
 	from := Source(0)
 	args := f[2:]
@@ -329,6 +332,8 @@ func (s *script) compare(d *Decision, want []string) {
 		got = map[string]string{"result": "silence"}
 	case d.Pending:
 		got = map[string]string{"result": "pending"}
+	case d.Pieces:
+		got = map[string]string{"result": "pieces"}
 	}
 	if !d.Silent && !d.Pending {
 		if c := binary.BigEndian.Uint64(d.Challenge[8:]); c != 0 {
@@ -340,6 +345,9 @@ func (s *script) compare(d *Decision, want []string) {
 		got["age"] = strconv.Itoa(int(d.Age))
 		got["by"] = d.By.String()
 		for w := range strings.SplitSeq(d.Flags.String(), ",") {
+			if d.Pieces {
+				break // they carry no flags
+			}
 			if w == "clock-trusted" {
 				w = "trusted"
 			}

@@ -14,16 +14,23 @@ import (
 // IsSysrqKey reports whether c can be a step.
 func IsSysrqKey(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' }
 
-// KeySet is a set of SysRq keys.
+// KeySet is what the owner of a key may do: a set of SysRq keys, and ReadLog.
 type KeySet uint64
 
-// ParseKeySet reads a string such as "nsub".
+// ReadLog allows reading the kernel's log. It is written as the letter L.
+const ReadLog KeySet = 1 << 36
+
+// setLetters are what a KeySet is written with, in the order of its bits.
+const setLetters = "0123456789abcdefghijklmnopqrstuvwxyzL"
+
+// ParseKeySet reads a string such as "nsub", or "nsubL" with ReadLog.
 func ParseKeySet(s string) (set KeySet, err error) {
 	for _, c := range []byte(s) {
-		if !IsSysrqKey(c) {
-			return 0, fmt.Errorf("%q is not a SysRq key: use the characters 0-9 and a-z", c)
+		i := strings.IndexByte(setLetters, c)
+		if i < 0 {
+			return 0, fmt.Errorf("%q is not a SysRq key: use the characters 0-9 and a-z, and L for the kernel's log", c)
 		}
-		set |= keyBit(c)
+		set |= 1 << i
 	}
 	return set, nil
 }
@@ -38,11 +45,11 @@ func keyBit(c byte) KeySet {
 // Has reports whether the set holds key c.
 func (s KeySet) Has(c byte) bool { return IsSysrqKey(c) && s&keyBit(c) != 0 }
 
-// String returns the keys in order, digits first.
+// String returns the keys in order, digits first, ReadLog last.
 func (s KeySet) String() string {
 	var b strings.Builder
-	for v := uint64(s); v != 0; v &= v - 1 {
-		b.WriteByte("0123456789abcdefghijklmnopqrstuvwxyz"[bits.TrailingZeros64(v)])
+	for v := uint64(s) & (1<<len(setLetters) - 1); v != 0; v &= v - 1 {
+		b.WriteByte(setLetters[bits.TrailingZeros64(v)])
 	}
 	return b.String()
 }

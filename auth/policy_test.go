@@ -48,7 +48,13 @@ func TestKeySet(t *testing.T) {
 			t.Errorf("Has(%q) is %v", rune(c), !want)
 		}
 	}
-	for _, in := range []string{"S", "s,u", "é", " "} {
+	if s, err := ParseKeySet("Lns"); err != nil || s.String() != "nsL" || s&ReadLog == 0 || s.Has('L') || !s.Has('s') {
+		t.Errorf("set with L: %q, %v", s, err)
+	}
+	if s, _ := ParseKeySet("0123456789abcdefghijklmnopqrstuvwxyz"); s&ReadLog != 0 {
+		t.Error("all SysRq keys bring the log")
+	}
+	for _, in := range []string{"S", "s,u", "é", " ", "l,L", "nsubM"} {
 		if _, err := ParseKeySet(in); err == nil {
 			t.Errorf("%q is taken for a set", in)
 		}

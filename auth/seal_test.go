@@ -144,6 +144,8 @@ func FuzzRequestBody(f *testing.F) {
 	var body [BodySize]byte
 	testRequest().encode(&body)
 	f.Add(body[:])
+	(&Request{ID: RequestID{1}, Challenge: Challenge{1}, Op: OpLog, From: 7, Pieces: 1}).encode(&body)
+	f.Add(body[:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) != BodySize {
 			return
@@ -180,6 +182,35 @@ func FuzzReplyBody(f *testing.F) {
 		r.encode(&again)
 		if !bytes.Equal(again[:], b) {
 			t.Errorf("accepted body %x encodes as %x", b, again)
+		}
+	})
+}
+
+// A piece that opens is read in one way only, whatever its length.
+func FuzzPieceBody(f *testing.F) {
+	s := NewSealer(testKey(f, "web1"))
+	for _, p := range []*Piece{
+		{Flags: Last}, {Index: 7, Flags: Last | Cut, First: 5, Next: 6, End: 9, Oldest: 2, Text: []byte("<6>[    0.000000] x\n")},
+	} {
+		b := s.SealPiece(p)
+		body, _ := open(s.reply, s.id, b)
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		packet := make([]byte, offBody)
+		putHeader(packet, typePiece, s.id)
+		packet = s.reply.Seal(packet, packet[offNonce:offBody], b, packet[:HeaderSize])
+		var p Piece
+		reason, err := s.OpenPiece(packet, &p)
+		if right := len(b) >= PieceHead && len(b) <= PieceHead+TextSize; right == (reason == ReasonLength) || (err != nil) != (reason == ReasonMalformed) {
+			t.Fatalf("%d bytes: %v %v", len(b), reason, err)
+		}
+		if reason != OK {
+			return
+		}
+		again, _ := open(s.reply, s.id, s.SealPiece(&p))
+		if !bytes.Equal(again, b) {
+			t.Errorf("accepted body %x seals as %x", b, again)
 		}
 	})
 }

@@ -104,6 +104,8 @@ func TestVectors(t *testing.T) {
 				v.request(t, expect)
 			case "reply":
 				v.reply(t, expect)
+			case "piece":
+				v.piece(t, expect)
 			case "derive":
 				v.derive(t, expect)
 			case "passphrase":
@@ -143,7 +145,12 @@ func (v *vector) request(t *testing.T, expect string) {
 		v.check(t, "id", hex.EncodeToString(req.ID[:]))
 		v.check(t, "challenge", hexOrNone(req.Challenge))
 		v.check(t, "flags", orNone(req.Flags.String()))
-		v.check(t, "steps", FormatSteps(req.Sequence()))
+		if req.Op == OpLog {
+			v.check(t, "from", req.From)
+			v.check(t, "pieces", req.Pieces)
+		} else {
+			v.check(t, "steps", FormatSteps(req.Sequence()))
+		}
 		v.sealsBack(t, s, func(s *Sealer) []byte { p := s.SealRequest(&req); return p[:] })
 	}
 }
@@ -176,6 +183,35 @@ func (v *vector) reply(t *testing.T, expect string) {
 	}
 }
 
+func (v *vector) piece(t *testing.T, expect string) {
+	s := NewSealer(v.key(t))
+	var p Piece
+	reason, detail := s.OpenPiece(bytes.Clone(v.packet), &p)
+	if reason.Authentic() && p.ID != RequestID(v.hex(t, "id")) {
+		reason = ReasonOtherRequest
+	}
+	v.used["id"] = true
+	if reason.String() != expect {
+		t.Fatalf("reason %v (%v), want %s", reason, detail, expect)
+	}
+	switch reason {
+	case ReasonMalformed:
+		v.check(t, "malformed", detail)
+	case OK:
+		v.check(t, "time", p.Time)
+		v.check(t, "challenge", hexOrNone(p.Challenge))
+		v.check(t, "index", p.Index)
+		v.check(t, "flags", orNone(p.Flags.String()))
+		v.check(t, "boot-id", hex.EncodeToString(p.Boot[:]))
+		v.check(t, "first", p.First)
+		v.check(t, "next", p.Next)
+		v.check(t, "end", p.End)
+		v.check(t, "oldest", p.Oldest)
+		v.check(t, "text", hex.EncodeToString(p.Text))
+		v.sealsBack(t, s, func(s *Sealer) []byte { return s.SealPiece(&p) })
+	}
+}
+
 // sealsBack checks that sealing what was opened gives the same packet but for
 // what the nonce changes.
 func (v *vector) sealsBack(t *testing.T, s *Sealer, seal func(*Sealer) []byte) {
@@ -185,7 +221,7 @@ func (v *vector) sealsBack(t *testing.T, s *Sealer, seal func(*Sealer) []byte) {
 		t.Errorf("sealed header %x, want %x", again[:offNonce], v.packet[:offNonce])
 	}
 	a := s.request
-	if again[offType] == typeReply {
+	if again[offType] != typeRequest {
 		a = s.reply
 	}
 	want, r1 := open(a, s.id, bytes.Clone(v.packet))

@@ -30,6 +30,7 @@ const (
 	version     = 1
 	typeRequest = 1
 	typeReply   = 2
+	typePiece   = 3
 )
 
 var magic = [4]byte{'N', 'S', 'R', 'Q'}
@@ -52,6 +53,7 @@ type Op uint8
 const (
 	OpStatus Op = 0
 	OpRun    Op = 1
+	OpLog    Op = 2
 )
 
 // String returns the word used in logs and vectors.
@@ -61,6 +63,8 @@ func (o Op) String() string {
 		return "status"
 	case OpRun:
 		return "run"
+	case OpLog:
+		return "log"
 	}
 	return "unknown"
 }
@@ -116,6 +120,8 @@ type Request struct {
 	Flags     RequestFlags
 	Count     uint8 // steps in use, at most MaxSteps
 	Steps     [MaxSteps]Step
+	From      uint64 // of a log: the first record wanted, or LogEnd
+	Pieces    uint8  // of a log: how many may come, 1 to MaxPieces
 }
 
 // Sequence returns the steps in use. The slice aliases r.
@@ -228,9 +234,15 @@ func putHeader(p []byte, typ byte, id KeyID) {
 
 // header makes the checks 4 to 8 of PROTOCOL.md section 4.
 func header(p []byte, typ byte) Reason {
-	switch {
-	case len(p) != PacketSize:
+	if len(p) != PacketSize {
 		return ReasonLength
+	}
+	return headerOf(p, typ)
+}
+
+// headerOf is header for a packet whose length is right.
+func headerOf(p []byte, typ byte) Reason {
+	switch {
 	case [4]byte(p) != magic:
 		return ReasonMagic
 	case p[offVersion] != version:
@@ -249,6 +261,11 @@ func (r *Request) encode(b *[BodySize]byte) {
 	copy(b[8:], r.ID[:])
 	copy(b[24:], r.Challenge[:])
 	b[40], b[41], b[42] = byte(r.Op), byte(r.Flags), r.Count
+	if r.Op == OpLog {
+		binary.BigEndian.PutUint64(b[44:], r.From)
+		b[52] = r.Pieces
+		return
+	}
 	for i, s := range r.Sequence() {
 		b[44+4*i] = s.Key
 		binary.BigEndian.PutUint16(b[46+4*i:], s.Pause)
@@ -267,7 +284,7 @@ func (r *Request) decode(b []byte) error {
 		Flags:     RequestFlags(b[41]),
 	}
 	switch {
-	case r.Op > OpRun:
+	case r.Op > OpLog:
 		return errOp
 	case r.ID == RequestID{}:
 		return errID
@@ -279,6 +296,9 @@ func (r *Request) decode(b []byte) error {
 		return errStepCount
 	}
 	r.Count = b[42]
+	if r.Op == OpLog {
+		return r.decodeLog(b)
+	}
 	pauses := 0
 	for i := range MaxSteps {
 		s := b[44+4*i : 48+4*i]

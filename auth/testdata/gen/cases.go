@@ -82,6 +82,8 @@ func vectors() []vector {
 	var s suite
 	s.requests()
 	s.replies()
+	s.logs()
+	s.pieces()
 	s.derivations()
 	s.passphrases()
 	return s.all
@@ -279,7 +281,7 @@ func (s *suite) requests() {
 	s.requestFails("reflected_reply_retyped", "forged", "a reply sent back with its type byte changed",
 		put(sealReply("reflected_reply_retyped", aReply().body()), 5, typeRequest))
 
-	for _, op := range []byte{2, 3, 255} {
+	for _, op := range []byte{3, 4, 255} {
 		s.requestMalformed(fmt.Sprintf("op_%d", op), "op", fmt.Sprintf("op %d", op), with(aRun(), func(r *request) { r.op = op }))
 	}
 	s.requestMalformed("id_zero", "id", "the request id is zero", with(aRun(), func(r *request) { r.id = [16]byte{} }))
@@ -343,8 +345,8 @@ func (s *suite) requests() {
 		put(flip(sealRequest("both_reserved_unknown_key", aRun().body()), 8, 1), 7, 1))
 	s.requestFails("both_unknown_key_forged", "unknown-key", "wrong key id and wrong tag",
 		flip(flip(sealRequest("both_unknown_key_forged", aRun().body()), 8, 1), 127, 1))
-	s.requestFails("both_forged_malformed", "forged", "op 2, and a wrong tag: what is not authentic is not looked into",
-		flip(sealRequest("both_forged_malformed", with(aRun(), func(r *request) { r.op = 2 }).body()), 127, 1))
+	s.requestFails("both_forged_malformed", "forged", "op 3, and a wrong tag: what is not authentic is not looked into",
+		flip(sealRequest("both_forged_malformed", with(aRun(), func(r *request) { r.op = 3 }).body()), 127, 1))
 	for i := range len(bothBody) - 1 {
 		a, b := bothBody[i], bothBody[i+1]
 		r := aRun()
@@ -371,7 +373,7 @@ var bothBody = []struct {
 	field string
 	spoil func(*request)
 }{
-	{"op", func(r *request) { r.op = 2 }},
+	{"op", func(r *request) { r.op = 3 }},
 	{"id", func(r *request) { r.id = [16]byte{} }},
 	{"body-reserved", func(r *request) { r.reserved = 1 }},
 	{"flags", func(r *request) { r.flags = 8 }},

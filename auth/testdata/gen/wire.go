@@ -23,6 +23,9 @@ const (
 
 	typeRequest = 1
 	typeReply   = 2
+	typePiece   = 3
+
+	textSize = 1060
 )
 
 // must is for what can only fail by a mistake in this program.
@@ -87,6 +90,14 @@ type request struct {
 	count         byte
 	reserved      byte
 	steps         [maxSteps]step
+	log           *log // in place of the steps
+}
+
+// A log holds the fields that a log has there.
+type log struct {
+	from   uint64
+	pieces byte
+	rest   [19]byte
 }
 
 func (r request) body() []byte {
@@ -95,6 +106,11 @@ func (r request) body() []byte {
 	b = append(b, r.id[:]...)
 	b = append(b, r.challenge[:]...)
 	b = append(b, r.op, r.flags, r.count, r.reserved)
+	if r.log != nil {
+		b = binary.BigEndian.AppendUint64(b, r.log.from)
+		b = append(b, r.log.pieces)
+		return append(b, r.log.rest[:]...)
+	}
 	for _, s := range r.steps {
 		b = append(b, s.key, s.reserved)
 		b = binary.BigEndian.AppendUint16(b, s.pause)
@@ -131,15 +147,58 @@ func (r reply) body() []byte {
 	return append(b, r.reserved[:]...)
 }
 
+// A piece holds the fields of 3.3 as they are sent, right or wrong.
+type piece struct {
+	time                     uint64
+	id, challenge            [16]byte
+	index, flags             byte
+	reserved                 [2]byte
+	bootID                   [8]byte
+	first, next, end, oldest uint64
+	text                     []byte
+}
+
+func (p piece) body() []byte {
+	b := make([]byte, 0, 84+len(p.text))
+	b = binary.BigEndian.AppendUint64(b, p.time)
+	b = append(b, p.id[:]...)
+	b = append(b, p.challenge[:]...)
+	b = append(b, p.index, p.flags, p.reserved[0], p.reserved[1])
+	b = append(b, p.bootID[:]...)
+	for _, n := range []uint64{p.first, p.next, p.end, p.oldest} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return append(b, p.text...)
+}
+
 // fields are the header lines of a request that opens.
 func (r request) fields() [][2]string {
-	return [][2]string{
-		{"op", []string{"status", "run"}[r.op]},
+	fields := [][2]string{
+		{"op", []string{"status", "run", "log"}[r.op]},
 		{"time", decimal(r.time)},
 		{"id", hex.EncodeToString(r.id[:])},
 		{"challenge", challengeText(r.challenge)},
 		{"flags", flagText(r.flags, "rehearse", "drill", "now")},
-		{"steps", stepText(r.steps[:r.count])},
+	}
+	if r.log != nil {
+		return append(fields, [2]string{"from", decimal(r.log.from)}, [2]string{"pieces", decimal(r.log.pieces)})
+	}
+	return append(fields, [2]string{"steps", stepText(r.steps[:r.count])})
+}
+
+// fields are the header lines of a piece that opens; its id is not among them, as in a reply.
+func (p piece) fields() [][2]string {
+	return [][2]string{
+		{"time", decimal(p.time)},
+		{"challenge", challengeText(p.challenge)},
+		{"index", decimal(p.index)},
+		{"flags", flagText(p.flags, "last", "cut")},
+		{"boot-id", hex.EncodeToString(p.bootID[:])},
+		{"first", decimal(p.first)},
+		{"next", decimal(p.next)},
+		{"end", decimal(p.end)},
+		{"oldest", decimal(p.oldest)},
+		{"text", hex.EncodeToString(p.text)},
 	}
 }
 

@@ -71,6 +71,22 @@ bool nsrq_is_sysrq_key(u8 c)
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z');
 }
 
+/* The end of section 4.1 for a log: b is the whole body. */
+static enum nsrq_field decode_log(struct nsrq_request *r, const u8 *b)
+{
+	int i;
+
+	r->from = get_unaligned_be64(b + 44);
+	r->pieces = b[52];
+	if (r->flags || r->count || is_zero(r->challenge) || !r->pieces ||
+	    r->pieces > NSRQ_MAX_PIECES)
+		return NSRQ_FIELD_LOG_FIELDS;
+	for (i = 53; i < NSRQ_BODY_SIZE; i++)
+		if (b[i])
+			return NSRQ_FIELD_LOG_FIELDS;
+	return NSRQ_WELL_FORMED;
+}
+
 /* Section 4.1, in its order; fills in flags, count and steps on the way. */
 static enum nsrq_field decode(struct nsrq_request *r, const u8 *b)
 {
@@ -80,7 +96,7 @@ static enum nsrq_field decode(struct nsrq_request *r, const u8 *b)
 	r->op = b[40];
 	r->flags = b[41];
 	r->count = b[42];
-	if (r->op > NSRQ_OP_RUN)
+	if (r->op > NSRQ_OP_LOG)
 		return NSRQ_FIELD_OP;
 	if (is_zero(r->id))
 		return NSRQ_FIELD_ID;
@@ -90,6 +106,8 @@ static enum nsrq_field decode(struct nsrq_request *r, const u8 *b)
 		return NSRQ_FIELD_FLAGS;
 	if (r->count > NSRQ_MAX_STEPS)
 		return NSRQ_FIELD_STEP_COUNT;
+	if (r->op == NSRQ_OP_LOG)
+		return decode_log(r, b);
 	for (i = 0, b += 44; i < r->count; i++, b += 4) {
 		if (!nsrq_is_sysrq_key(b[0]))
 			return NSRQ_FIELD_STEP_KEY;
@@ -141,6 +159,20 @@ static void put32(u64 v, u8 *p)
 	put_unaligned_be32(min(v, 0xffffffffULL), p);
 }
 
+/* The packet around a body of len bytes, which may stand in its place already. */
+static void seal(u8 *p, u8 type, const struct nsrq_key *key, const u8 *nonce,
+		 const u8 *body, size_t len)
+{
+	memcpy(p, NSRQ_MAGIC, NSRQ_OFF_VERSION);
+	p[NSRQ_OFF_VERSION] = NSRQ_VERSION;
+	p[NSRQ_OFF_TYPE] = type;
+	memset(p + NSRQ_OFF_RESERVED, 0, 2);
+	memcpy(p + NSRQ_OFF_KEY_ID, key->id, sizeof(key->id));
+	memcpy(p + NSRQ_OFF_NONCE, nonce, NSRQ_NONCE_SIZE);
+	xchacha20poly1305_encrypt(p + NSRQ_OFF_BODY, body, len, p,
+				  NSRQ_HEADER_SIZE, nonce, key->reply);
+}
+
 /*
  * Writes the packet of NSRQ_PACKET_SIZE bytes for r. The nonce is
  * NSRQ_NONCE_SIZE bytes of a cryptographic random source, never used before.
@@ -165,15 +197,32 @@ void nsrq_seal(u8 *p, const struct nsrq_key *key, const u8 *nonce,
 	put16(r->sysrq, b + 64);
 	put16(r->silent, b + 66);
 
-	memcpy(p, NSRQ_MAGIC, NSRQ_OFF_VERSION);
-	p[NSRQ_OFF_VERSION] = NSRQ_VERSION;
-	p[NSRQ_OFF_TYPE] = NSRQ_TYPE_REPLY;
-	memset(p + NSRQ_OFF_RESERVED, 0, 2);
-	memcpy(p + NSRQ_OFF_KEY_ID, key->id, sizeof(key->id));
-	memcpy(p + NSRQ_OFF_NONCE, nonce, NSRQ_NONCE_SIZE);
-	xchacha20poly1305_encrypt(p + NSRQ_OFF_BODY, b, sizeof(b), p,
-				  NSRQ_HEADER_SIZE, nonce, key->reply);
+	seal(p, NSRQ_TYPE_REPLY, key, nonce, b, sizeof(b));
 	memzero_explicit(b, sizeof(b));
+}
+
+/*
+ * Writes the packet for r, whose text, at most NSRQ_TEXT_SIZE bytes, stands at
+ * p + NSRQ_OFF_TEXT already. Returns its length, at most NSRQ_PIECE_SIZE.
+ */
+size_t nsrq_seal_piece(u8 *p, const struct nsrq_key *key, const u8 *nonce,
+		       const struct nsrq_piece *r, size_t text)
+{
+	u8 *b = p + NSRQ_OFF_BODY;
+
+	put_unaligned_be64(r->time, b);
+	memcpy(b + 8, r->id, sizeof(r->id));
+	memcpy(b + 24, r->challenge, sizeof(r->challenge));
+	b[40] = r->index;
+	b[41] = r->flags;
+	memset(b + 42, 0, 2);
+	memcpy(b + 44, r->boot_id, sizeof(r->boot_id));
+	put_unaligned_be64(r->first, b + 52);
+	put_unaligned_be64(r->next, b + 60);
+	put_unaligned_be64(r->end, b + 68);
+	put_unaligned_be64(r->oldest, b + 76);
+	seal(p, NSRQ_TYPE_PIECE, key, nonce, b, NSRQ_PIECE_HEAD + text);
+	return NSRQ_OFF_TEXT + text + NSRQ_TAG_SIZE;
 }
 
 /*
@@ -430,24 +479,32 @@ static struct nsrq_entry *find_entry(struct nsrq_account *a, const u8 *id)
 	return NULL;
 }
 
+/* Whether a challenge, not zero, is one of the two and alive. */
+static bool is_alive(const struct nsrq_account *a, const struct nsrq_now *now,
+		     const u8 *challenge)
+{
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (!crypto_memneq(challenge, a->slots[i].challenge,
+				   NSRQ_CHALLENGE_SIZE))
+			return sat(now->boot, a->slots[i].made) < NSRQ_C;
+	return false;
+}
+
 /* Whether a run that is seen for the first time is fresh. Raises the floor. */
 static bool is_fresh(struct nsrq_ledger *l, const struct nsrq_now *now,
 		     struct nsrq_account *a, const struct nsrq_request *p)
 {
 	u64 f = max(sat(now->real, NSRQ_W),
 		    add(sat(now->real, now->boot), NSRQ_W));
-	int i;
 
 	f = max(f, a->floor);
 	a->floor = max(a->floor, p->time);
 	if (is_zero(p->challenge))
 		return l->clock_ok && f < p->time &&
 		       p->time <= add(now->real, NSRQ_W);
-	for (i = 0; i < 2; i++)
-		if (!crypto_memneq(p->challenge, a->slots[i].challenge,
-				   sizeof(p->challenge)))
-			return sat(now->boot, a->slots[i].made) < NSRQ_C;
-	return false;
+	return is_alive(a, now, p->challenge);
 }
 
 /*
@@ -571,6 +628,20 @@ static void enter(struct nsrq_ledger *l, const struct nsrq_now *now,
 	e->answer = d->answer;
 }
 
+/* Decides a fresh log: nothing remembers it. */
+static void grant(struct nsrq_account *a, const struct nsrq_now *now,
+		  const u8 *draw, struct nsrq_decision *d)
+{
+	memset(a->slots, 0, sizeof(a->slots));
+	if (!(a->allowed & NSRQ_READ_LOG)) {
+		say(d, NSRQ_REASON_NOT_ALLOWED, NSRQ_REFUSED_POLICY, 0);
+		return;
+	}
+	say(d, NSRQ_REASON_OK, NSRQ_STATUS, 0);
+	d->pieces = true;
+	issue(a, now, draw, d->challenge);
+}
+
 /* What the reply says of the ledger itself, at the moment it is made. */
 static void sign(const struct nsrq_ledger *l, const struct nsrq_now *now,
 		 const struct nsrq_account *a, struct nsrq_decision *d)
@@ -595,6 +666,7 @@ void nsrq_judge(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
 {
 	struct nsrq_account *a = nsrq_account(l, handle);
 	bool run = !p->malformed && p->op == NSRQ_OP_RUN;
+	bool log = !p->malformed && p->op == NSRQ_OP_LOG;
 	struct nsrq_entry *e;
 	bool new, fresh;
 
@@ -613,12 +685,15 @@ void nsrq_judge(struct nsrq_ledger *l, const struct nsrq_now *now, u64 handle,
 	d->reason = NSRQ_REASON_PENDING;
 	if (e && e->state == NSRQ_STATE_PENDING)
 		return;
-	fresh = run && !e && is_fresh(l, now, a, p);
+	fresh = log ? is_alive(a, now, p->challenge) :
+		      run && !e && is_fresh(l, now, a, p);
 	d->silent = !fresh && !may_answer(a, now, e, source, new);
 
 	if (p->malformed) {
 		say(d, NSRQ_REASON_MALFORMED, NSRQ_MALFORMED, 0);
-	} else if (!run) {
+	} else if (log && fresh) {
+		grant(a, now, draw, d);
+	} else if (!run && !log) {
 		say(d, d->silent ? NSRQ_REASON_BUDGET : NSRQ_REASON_OK,
 		    NSRQ_STATUS, 0);
 		d->answer.flags = l->dry_run ? NSRQ_DRY_RUN : 0;

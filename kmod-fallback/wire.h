@@ -20,6 +20,10 @@
 #define NSRQ_PACKET_SIZE	128
 #define NSRQ_HEADER_SIZE	16
 #define NSRQ_BODY_SIZE		72
+#define NSRQ_PIECE_SIZE		1200
+#define NSRQ_PIECE_HEAD		84
+#define NSRQ_TEXT_SIZE		1060
+#define NSRQ_MAX_PIECES		8
 #define NSRQ_MAX_STEPS		7
 #define NSRQ_MAX_PAUSE		6000
 #define NSRQ_DEFAULT_BOUND	1000
@@ -49,14 +53,19 @@
 #define NSRQ_VERSION		1
 #define NSRQ_TYPE_REQUEST	1
 #define NSRQ_TYPE_REPLY		2
+#define NSRQ_TYPE_PIECE		3
 #define NSRQ_OFF_VERSION	4
 #define NSRQ_OFF_TYPE		5
 #define NSRQ_OFF_RESERVED	6
 #define NSRQ_OFF_KEY_ID		8
 #define NSRQ_OFF_NONCE		16
 #define NSRQ_OFF_BODY		40
+#define NSRQ_OFF_TEXT		124	/* of a piece */
 
-enum nsrq_op { NSRQ_OP_STATUS, NSRQ_OP_RUN };
+#define NSRQ_LOG_END	(~0ULL)		/* from, of a log that wants no record */
+#define NSRQ_READ_LOG	(1ULL << 36)	/* of the allowed set: L */
+
+enum nsrq_op { NSRQ_OP_STATUS, NSRQ_OP_RUN, NSRQ_OP_LOG };
 
 enum nsrq_request_flag { NSRQ_REHEARSE = 1, NSRQ_DRILL = 2, NSRQ_NOW = 4 };
 
@@ -71,6 +80,8 @@ enum nsrq_reply_flag {
 	NSRQ_REPEAT = 1, NSRQ_REHEARSED = 2, NSRQ_DRY_RUN = 4,
 	NSRQ_CLOCK_TRUSTED = 8, NSRQ_ARMED = 16,
 };
+
+enum nsrq_piece_flag { NSRQ_LAST = 1, NSRQ_CUT = 2 };
 
 /*
  * What a host logs of a packet, in the order of section 4. The first three and
@@ -92,7 +103,7 @@ enum nsrq_field {
 	NSRQ_WELL_FORMED, NSRQ_FIELD_OP, NSRQ_FIELD_ID,
 	NSRQ_FIELD_BODY_RESERVED, NSRQ_FIELD_FLAGS, NSRQ_FIELD_STEP_COUNT,
 	NSRQ_FIELD_STEP_KEY, NSRQ_FIELD_STEP_RESERVED, NSRQ_FIELD_STEP_UNUSED,
-	NSRQ_FIELD_PAUSES, NSRQ_FIELD_STATUS_FIELDS,
+	NSRQ_FIELD_PAUSES, NSRQ_FIELD_STATUS_FIELDS, NSRQ_FIELD_LOG_FIELDS,
 };
 
 /* A host key, section 2. Secret: wipe every copy with memzero_explicit(). */
@@ -120,6 +131,8 @@ struct nsrq_request {
 	u8 flags;
 	u8 count;	/* steps in use, at most NSRQ_MAX_STEPS */
 	struct nsrq_step steps[NSRQ_MAX_STEPS];
+	u64 from;	/* of a log: first record wanted, or NSRQ_LOG_END */
+	u8 pieces;	/* of a log: how many may come */
 };
 
 /* The part of a reply that is told again when the request is. */
@@ -149,12 +162,28 @@ struct nsrq_reply {
 	u64 silent;	/* seconds since the daemon was heard */
 };
 
+/* A piece of the kernel's log, but for its text. */
+struct nsrq_piece {
+	u64 time;
+	u8 id[NSRQ_ID_SIZE];
+	u8 challenge[NSRQ_CHALLENGE_SIZE];
+	u8 index;
+	u8 flags;	/* enum nsrq_piece_flag */
+	u8 boot_id[NSRQ_BOOT_ID_SIZE];
+	u64 first;	/* numbers of records: the first in it, */
+	u64 next;	/* the one after the last in it, */
+	u64 end;	/* the next that will be logged, */
+	u64 oldest;	/* the oldest that is still there */
+};
+
 enum nsrq_reason nsrq_check(const u8 *p, size_t len);
 enum nsrq_reason nsrq_open(struct nsrq_request *r, const u8 *p,
 			   const struct nsrq_key *key);
 void nsrq_decode(struct nsrq_request *r, const u8 *body);
 void nsrq_seal(u8 *p, const struct nsrq_key *key, const u8 *nonce,
 	       const struct nsrq_reply *r);
+size_t nsrq_seal_piece(u8 *p, const struct nsrq_key *key, const u8 *nonce,
+		       const struct nsrq_piece *r, size_t text);
 u32 nsrq_wait_ms(const struct nsrq_step *s);
 bool nsrq_is_sysrq_key(u8 c);
 u8 nsrq_missing(u64 allowed, const struct nsrq_request *p);
@@ -197,7 +226,7 @@ struct nsrq_entry {
 struct nsrq_account {
 	u64 handle;		/* 0: this place is free */
 	struct nsrq_key key;
-	u64 allowed;		/* bit 0-9: keys 0-9, bit 10-35: keys a-z */
+	u64 allowed;		/* bit 0-9: keys 0-9, bit 10-35: keys a-z, READ_LOG */
 	u64 floor;		/* real() */
 	u64 newest;		/* real() */
 	u64 horizon;		/* boot() */
@@ -230,6 +259,7 @@ struct nsrq_decision {
 	bool pending;		/* silent until nsrq_settle() */
 	bool run;		/* the steps are to be taken, once settled */
 	bool cut;		/* earlier runs of this key became final */
+	bool pieces;		/* a log: its pieces are the answer, no reply */
 	u8 challenge[NSRQ_CHALLENGE_SIZE];	/* zero: none */
 };
 

@@ -14,8 +14,11 @@ static bool well_formed(const u8 *b)
 	const u8 *unused = b + 44 + 4 * b[42];
 	int pauses = 0, i;
 
-	if (b[40] > 1 || !memcmp(b + 8, zero, 16) || b[43] || b[41] > 7 || b[42] > 7)
+	if (b[40] > 2 || !memcmp(b + 8, zero, 16) || b[43] || b[41] > 7 || b[42] > 7)
 		return false;
+	if (b[40] == 2)
+		return !b[41] && !b[42] && memcmp(b + 24, zero, 16) && b[52] &&
+		       b[52] < 9 && !memcmp(b + 53, zero, 19);
 	for (i = 44; b + i < unused; i += 4) {
 		if (!b[i] || b[i + 1] ||
 		    !strchr("0123456789abcdefghijklmnopqrstuvwxyz", b[i]))
@@ -40,7 +43,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	memset(&r, 0xaa, sizeof(r));
 	nsrq_decode(&r, b);
 	CHECK(!r.malformed == well_formed(b));
-	CHECK(r.malformed <= NSRQ_FIELD_STATUS_FIELDS);
+	CHECK(r.malformed <= NSRQ_FIELD_LOG_FIELDS);
 	CHECK(r.time == get_unaligned_be64(b) && !memcmp(r.id, b + 8, 16));
 
 	memcpy(p + NSRQ_OFF_KEY_ID, key.id, sizeof(key.id));
@@ -60,6 +63,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	again[40] = r.op;
 	again[41] = r.flags;
 	again[42] = r.count;
+	if (r.op == NSRQ_OP_LOG) {
+		put_unaligned_be64(r.from, again + 44);
+		again[52] = r.pieces;
+	}
 	for (i = 0; i < r.count; i++) {
 		again[44 + 4 * i] = r.steps[i].key;
 		put_unaligned_be16(r.steps[i].pause, again + 46 + 4 * i);

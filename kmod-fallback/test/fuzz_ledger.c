@@ -118,9 +118,12 @@ static void judge(struct packet *k, u64 source)
 	struct nsrq_decision d;
 	u8 draw[NSRQ_CHALLENGE_SIZE] = {};
 	bool was_ok, fresh, timed = !get_unaligned_be64(k->r.challenge + 8);
-	u64 c = get_unaligned_be64(k->r.challenge + 8);
+	u64 c = get_unaligned_be64(k->r.challenge + 8), floor;
+	struct nsrq_account *a;
 
 	was_ok = w.l.clock_ok;
+	a = nsrq_account(&w.l, w.handles[k->key]);
+	floor = a ? a->floor : 0;
 	put_unaligned_be64(w.draws + 1, draw + 8);
 	nsrq_judge(&w.l, &t, w.handles[k->key], &k->r, source, draw, &d);
 	if (!memcmp(d.challenge, draw, sizeof(draw)))
@@ -136,7 +139,11 @@ static void judge(struct packet *k, u64 source)
 		*r = (struct reply){ .key = k->key, .time = t.real, .age = d.age };
 		memcpy(r->challenge, d.challenge, sizeof(r->challenge));
 	}
-	fresh = k->r.op == NSRQ_OP_RUN && !k->r.malformed &&
+	if (k->r.op == NSRQ_OP_LOG)	/* it changes no floor, and runs nothing */
+		CHECK(a->floor == floor && !d.run && !d.pending && !d.cut);
+	CHECK(!d.pieces || (k->r.op == NSRQ_OP_LOG && !d.silent &&
+			    a->allowed & NSRQ_READ_LOG));
+	fresh = k->r.op != NSRQ_OP_STATUS && !k->r.malformed &&
 		(d.reason == NSRQ_REASON_OK || d.reason >= NSRQ_REASON_NOT_ALLOWED);
 	CHECK(fresh || !(d.run || d.cut || d.pending));
 	if (!fresh)
@@ -147,6 +154,8 @@ static void judge(struct packet *k, u64 source)
 		CHECK(was_ok && w.l.clock_ok);
 	else
 		CHECK(c < sizeof(w.used) && ++w.used[c] == 1);
+	if (k->r.op == NSRQ_OP_LOG)
+		return;
 	if (w.intents[k->intent].honest)
 		CHECK(k->made >= w.barred[k->key]);
 	if (d.run && !d.pending)
@@ -215,6 +224,22 @@ static void status(int key, u64 time)
 	judge(&k, 1);
 }
 
+/* Reads the log by the newest challenge; the packet can be replayed. */
+static void read_log(int key, u8 arg)
+{
+	const struct reply *r = &w.replies[(w.n_replies + N_REPLIES - 1) % N_REPLIES];
+	struct packet *k;
+
+	if (!w.n_replies || r->key != key || w.n_packets == N_PACKETS)
+		return;
+	k = &w.packets[w.n_packets++];
+	*k = (struct packet){ .key = key, .intent = -1, .made = w.event,
+		.r = { .time = w.truth, .id = { 0xfe }, .op = NSRQ_OP_LOG, .pieces = 8 } };
+	memcpy(k->r.challenge, r->challenge, sizeof(k->r.challenge));
+	if (arg & 1)
+		judge(k, 1);
+}
+
 static void event(u8 op, u8 arg)
 {
 	static const u64 spans[] = { S / 100, S / 20, S / 2, 5 * S };
@@ -224,7 +249,7 @@ static void event(u8 op, u8 arg)
 	struct packet *k;
 	long long was;
 
-	switch (op % 20) {
+	switch (op % 21) {
 	case 0:
 	case 1:
 		w.truth += spans[arg & 3] * (arg >> 2);
@@ -329,6 +354,10 @@ static void event(u8 op, u8 arg)
 		} else {
 			install(key, arg & 2 ? ~0ULL : 1ULL << ('s' - 'a' + 10));
 		}
+		break;
+	case 20:
+		status(key, w.truth + w.operator_error);
+		read_log(key, arg >> 1);
 		break;
 	}
 }

@@ -107,6 +107,10 @@ static u64 key_set(const char *s)
 	if (!strcmp(s, "-"))
 		return 0;
 	for (; *s; s++) {
+		if (*s == 'L') {
+			set |= NSRQ_READ_LOG;
+			continue;
+		}
 		if (!nsrq_is_sysrq_key(*s))
 			die("%c is not a SysRq key", *s);
 		set |= 1ULL << (*s <= '9' ? *s - '0' : *s - 'a' + 10);
@@ -120,13 +124,15 @@ static u64 number_of(const u8 *challenge)
 	return get_unaligned_be64(challenge + 8);
 }
 
+#define PIECES 10	/* in kinds */
+
 /* Compares a decision with the words after =>. */
 static void compare(const struct nsrq_decision *d)
 {
 	bool repeat = false, rehearsed = false, dry = false, trusted = false;
 	static const char *const kinds[] = {
 		"status", "accepted", "stale", "policy", "masked", "vetoed",
-		"busy", "malformed", "pending", "silence",
+		"busy", "malformed", "pending", "silence", "pieces",
 	};
 	static const char *const voices[] = { "nobody", "daemon", "kernel" };
 	u64 c = 0, mask = 0, age = d->age;
@@ -145,7 +151,8 @@ static void compare(const struct nsrq_decision *d)
 			     !strcmp(w, "dry-run") ? &dry :
 			     !strcmp(w, "trusted") ? &trusted : NULL;
 
-		if (kind > NSRQ_MALFORMED)
+		if (kind > NSRQ_MALFORMED &&
+		    (kind != PIECES || strncmp(w, "c=", 2)))
 			die("%s after a word that stands alone", w);
 		if (flag && *flag)
 			die("%s stands twice", w);
@@ -162,13 +169,17 @@ static void compare(const struct nsrq_decision *d)
 		else
 			die("unknown word %s", w);
 	}
-	got = d->pending ? 8 : d->silent ? 9 : d->answer.result;
+	got = d->pending ? 8 : d->silent ? 9 : d->pieces ? PIECES :
+	      d->answer.result;
 	CHECK(!d->pending || d->silent);
 	if (got != kind)
 		die("%s (%s), want %s", kinds[got], nsrq_reason_name(d->reason),
 		    kinds[kind]);
 	if ((d->run || d->cut) && d->answer.result != NSRQ_ACCEPTED)
 		die("not accepted, and yet to be run");
+	CHECK(!d->pieces || (!d->silent && !d->run && !d->cut));
+	if (kind == PIECES && number_of(d->challenge) != c)
+		die("challenge %llu, want %llu", number_of(d->challenge), c);
 	if (kind > NSRQ_MALFORMED)
 		return;
 	flags = repeat | rehearsed << 1 | dry << 2 | trusted << 3;
@@ -184,7 +195,7 @@ static void compare(const struct nsrq_decision *d)
 		die("age %d, want %llu", d->age, age);
 }
 
-/* status, run and malformed */
+/* status, run, log and malformed */
 static void request(const char *verb)
 {
 	struct nsrq_request p = { .op = NSRQ_OP_RUN };
@@ -203,12 +214,18 @@ static void request(const char *verb)
 	p.time = a_time(value_of("time"));
 	if (!strcmp(verb, "malformed"))
 		p.malformed = NSRQ_FIELD_FLAGS;
-	if (!strcmp(verb, "run")) {
+	if (!strcmp(verb, "log")) {
+		p.op = NSRQ_OP_LOG;
+		p.pieces = 1;
+	}
+	if (!strcmp(verb, "run") || !strcmp(verb, "log")) {
 		s = value_of("c");
 		if (!strcmp(s, "x"))
 			p.challenge[0] = 0xff;
 		else
 			put_unaligned_be64(number(s), p.challenge + 8);
+	}
+	if (!strcmp(verb, "run")) {
 		s = value_of("steps");
 		if (strcmp(s, "-"))
 			for (; *s; s++) {
@@ -270,7 +287,7 @@ static void event(void)
 			die("bad step %s", ms);
 		steps_of_clock += integer(ms);
 	} else if (!strcmp(verb, "status") || !strcmp(verb, "run") ||
-		   !strcmp(verb, "malformed")) {
+		   !strcmp(verb, "log") || !strcmp(verb, "malformed")) {
 		request(verb);
 	} else if (!strcmp(verb, "settle")) {
 		k = letter();

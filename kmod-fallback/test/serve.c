@@ -8,6 +8,8 @@
  *   p HEX                    open a packet ("-" is the empty one)
  *   r ID NONCE TIME ID CHALLENGE RESULT EXECUTOR FLAGS MASK BOOT UPTIME AGE
  *     LOAD FREE SYSRQ SILENT seal a reply
+ *   l ID NONCE TIME ID CHALLENGE INDEX FLAGS BOOT FIRST NEXT END OLDEST TEXT
+ *                            seal a piece; TEXT "-": none
  *
  * The others are events of a second ledger. Keys, request ids, challenges and
  * draws are numbers, big-endian in their last bytes.
@@ -24,7 +26,7 @@
  *
  * Each event is answered with
  *   DECISION clock_ok FINAL FLOOR...
- * DECISION is "-", "late", or reason, silent, pending, run, cut, result, flags,
+ * DECISION is "-", "late", or reason, silent, pending, run, cut, pieces, result, flags,
  * mask, by, challenge and age, with a slash between them. FINAL says whether the
  * request that the event names is known and final. There is a FLOOR for each of
  * the keys 1 to 3, 0 if it is not known.
@@ -97,6 +99,8 @@ static void open_packet(void)
 		putchar(' ');
 		print_hex(r.challenge, sizeof(r.challenge));
 		printf(" %d %d", r.op, r.flags);
+		if (r.op == NSRQ_OP_LOG)
+			printf(" %llu %d", r.from, r.pieces);
 		for (i = 0; i < r.count; i++)
 			printf(" %c:%d/%u", r.steps[i].key, r.steps[i].pause,
 			       nsrq_wait_ms(&r.steps[i]));
@@ -132,11 +136,42 @@ static void seal_reply(void)
 	putchar('\n');
 }
 
+static void seal_piece(void)
+{
+	u8 id[NSRQ_KEY_ID_SIZE], nonce[NSRQ_NONCE_SIZE], text[NSRQ_TEXT_SIZE], *p;
+	struct nsrq_piece r;
+	struct nsrq_key key;
+	size_t len;
+	char *s;
+
+	unhex_exactly(word(), id, sizeof(id));
+	CHECK(nsrq_find(&keys, id, &key));
+	unhex_exactly(word(), nonce, sizeof(nonce));
+	r.time = num();
+	unhex_exactly(word(), r.id, sizeof(r.id));
+	unhex_exactly(word(), r.challenge, sizeof(r.challenge));
+	r.index = num();
+	r.flags = num();
+	unhex_exactly(word(), r.boot_id, sizeof(r.boot_id));
+	r.first = num();
+	r.next = num();
+	r.end = num();
+	r.oldest = num();
+	s = word();
+	len = strcmp(s, "-") ? unhex(s, text, sizeof(text)) : 0;
+	p = malloc(NSRQ_OFF_TEXT + len + NSRQ_TAG_SIZE);
+	memcpy(p + NSRQ_OFF_TEXT, text, len);
+	len = nsrq_seal_piece(p, &key, nonce, &r, len);
+	print_hex(p, len);
+	putchar('\n');
+	free(p);
+}
+
 static void print_decision(const struct nsrq_decision *d)
 {
 	CHECK(!get_unaligned_be64(d->challenge));
-	printf("%s/%d/%d/%d/%d/%d/%d/%d/%d/%llu/%d", nsrq_reason_name(d->reason),
-	       d->silent, d->pending, d->run, d->cut, d->answer.result,
+	printf("%s/%d/%d/%d/%d/%d/%d/%d/%d/%d/%llu/%d", nsrq_reason_name(d->reason),
+	       d->silent, d->pending, d->run, d->cut, d->pieces, d->answer.result,
 	       d->answer.flags, d->answer.mask, d->answer.by,
 	       get_unaligned_be64(d->challenge + 8), d->age);
 }
@@ -252,6 +287,8 @@ int main(void)
 			open_packet();
 		else if (*verb == 'r')
 			seal_reply();
+		else if (*verb == 'l')
+			seal_piece();
 		else
 			event(*verb);
 		if (where_line % 256 == 0)

@@ -89,7 +89,7 @@ static const char *const result_names[] = {
 
 static const char *const field_names[] = {
 	"ok", "op", "id", "body-reserved", "flags", "step-count", "step-key",
-	"step-reserved", "step-unused", "pauses", "status-fields",
+	"step-reserved", "step-unused", "pauses", "status-fields", "log-fields",
 };
 
 #endif

@@ -50,10 +50,11 @@ static void expect_number(const char *name, u64 got)
 
 static void expect_hex(const char *name, const u8 *got, size_t len, bool none)
 {
-	char buf[2 * 32 + 1] = "";
+	static char buf[2 * NSRQ_TEXT_SIZE + 1];
 	bool zero = true;
 	size_t i;
 
+	buf[0] = 0;
 	for (i = 0; i < len; i++) {
 		sprintf(buf + 2 * i, "%02x", got[i]);
 		zero = zero && !got[i];
@@ -126,11 +127,17 @@ static void request(const char *want)
 	if (reason)
 		return;
 
-	expect("op", r.op == NSRQ_OP_RUN ? "run" : "status");
+	expect("op", r.op == NSRQ_OP_RUN ? "run" :
+		     r.op == NSRQ_OP_LOG ? "log" : "status");
 	expect_number("time", r.time);
 	expect_hex("id", r.id, sizeof(r.id), false);
 	expect_hex("challenge", r.challenge, sizeof(r.challenge), true);
 	expect_flags(r.flags, flag_names, 3);
+	if (r.op == NSRQ_OP_LOG) {
+		expect_number("from", r.from);
+		expect_number("pieces", r.pieces);
+		return;
+	}
 	for (i = 0; i < r.count; i++) {
 		const struct nsrq_step *s = &r.steps[i];
 		char *end = steps + strlen(steps);
@@ -254,6 +261,105 @@ static void reply(const char *want)
 		die("sealed anew, the packet is another");
 }
 
+static const char *open_piece(u8 *b, const struct nsrq_key *key, const u8 *id)
+{
+	const u8 *p = packet;
+	u64 first, next, end, oldest;
+
+	if (packet_len < 140 || packet_len > 1200)
+		return "length";
+	if (memcmp(p, "NSRQ", 4))
+		return "magic";
+	if (p[4] != 1)
+		return "version";
+	if (p[5] != 3)
+		return "type";
+	if (p[6] || p[7])
+		return "reserved";
+	if (memcmp(p + 8, key->id, 8))
+		return "unknown-key";
+	if (crypto_aead_xchacha20poly1305_ietf_decrypt(b, NULL, NULL, p + 40,
+						       packet_len - 40, p, 16,
+						       p + 16, key->reply))
+		return "forged";
+	if (memcmp(b + 8, id, 16))
+		return "other-request";
+	if (b[40] > 7)
+		return "index";
+	if (b[41] > 3)
+		return "flags";
+	if (b[42] || b[43])
+		return "body-reserved";
+	first = big_endian(b + 52, 8);
+	next = big_endian(b + 60, 8);
+	end = big_endian(b + 68, 8);
+	oldest = big_endian(b + 76, 8);
+	return first <= next && next <= end && oldest <= end ? "ok" : "records";
+}
+
+static void piece(const char *want)
+{
+	static const char *const wants[] = {
+		"length", "magic", "version", "type", "reserved",
+		"unknown-key", "forged", "other-request", "malformed", "ok",
+	};
+	static const char *const flag_names[] = { "last", "cut" };
+	u8 b[NSRQ_PIECE_SIZE], id[16], *sealed;
+	struct nsrq_piece r = {};
+	struct nsrq_key key;
+	const char *got;
+	size_t text;
+	int i;
+
+	ONE_OF(want, wants);
+	read_key(&key);
+	unhex_exactly(get("id"), id, sizeof(id));
+	got = open_piece(b, &key, id);
+	for (i = 0; i < (int)ARRAY_SIZE(wants) && strcmp(got, wants[i]); i++)
+		;
+	if (i == (int)ARRAY_SIZE(wants)) {
+		expect("malformed", got);
+		got = "malformed";
+	}
+	if (strcmp(got, want))
+		die("%s, want %s", got, want);
+	if (strcmp(got, "ok"))
+		return;
+
+	r.time = big_endian(b, 8);
+	memcpy(r.id, b + 8, 16);
+	memcpy(r.challenge, b + 24, 16);
+	r.index = b[40];
+	r.flags = b[41];
+	memcpy(r.boot_id, b + 44, 8);
+	r.first = big_endian(b + 52, 8);
+	r.next = big_endian(b + 60, 8);
+	r.end = big_endian(b + 68, 8);
+	r.oldest = big_endian(b + 76, 8);
+	text = packet_len - 140;
+
+	expect_number("time", r.time);
+	expect_hex("challenge", r.challenge, 16, true);
+	expect_number("index", r.index);
+	expect_flags(r.flags, flag_names, 2);
+	expect_hex("boot-id", r.boot_id, 8, false);
+	expect_number("first", r.first);
+	expect_number("next", r.next);
+	expect_number("end", r.end);
+	expect_number("oldest", r.oldest);
+	expect_hex("text", b + 84, text, false);
+
+	/* A buffer of just this length, for the sanitizer to watch. */
+	sealed = malloc(packet_len);
+	memset(sealed, 0xaa, packet_len);
+	memcpy(sealed + NSRQ_OFF_TEXT, b + 84, text);
+	CHECK(nsrq_seal_piece(sealed, &key, packet + NSRQ_OFF_NONCE, &r, text) ==
+	      packet_len);
+	if (memcmp(sealed, packet, packet_len))
+		die("sealed anew, the packet is another");
+	free(sealed);
+}
+
 /* Splits text, which it changes, into headers and packet. */
 static void parse(char *text)
 {
@@ -302,9 +408,10 @@ static void parse(char *text)
 int main(int argc, char **argv)
 {
 	static const char *const kinds[] = {
-		"request", "reply", "derive", "passphrase",
+		"request", "reply", "piece", "derive", "passphrase",
 	};
-	int count[4] = {}, kind, i;
+	static void (*const checks[])(const char *) = { request, reply, piece };
+	int count[5] = {}, kind, i;
 	static char text[65536];
 	struct dirent *entry;
 	char path[4096];
@@ -331,7 +438,7 @@ int main(int argc, char **argv)
 		get("comment");
 		kind = ONE_OF(get("kind"), kinds);
 		count[kind]++;
-		if (kind > 1)
+		if (kind > 2)
 			continue;
 		if (argc > 2) {
 			snprintf(path, sizeof(path), "%s/%s", argv[2], entry->d_name);
@@ -339,13 +446,13 @@ int main(int argc, char **argv)
 			if (!f || fwrite(packet, 1, packet_len, f) != packet_len || fclose(f))
 				die("%s", strerror(errno));
 		}
-		(kind ? reply : request)(get("expect"));
+		checks[kind](get("expect"));
 		for (i = 0; i < n_headers; i++)
 			if (!headers[i].used)
 				die("header %s has no place here", headers[i].name);
 	}
 	closedir(dir);
-	printf("vectors: %d requests, %d replies; not for C: %d derive, %d passphrase\n",
-	       count[0], count[1], count[2], count[3]);
-	return count[0] < 40 || count[1] < 30;
+	printf("vectors: %d requests, %d replies, %d pieces; not for C: %d derive, %d passphrase\n",
+	       count[0], count[1], count[2], count[3], count[4]);
+	return count[0] < 40 || count[1] < 30 || count[2] < 30;
 }

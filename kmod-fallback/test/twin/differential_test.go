@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,7 +184,7 @@ func TestPackets(t *testing.T) {
 	}
 	p.finish("length", "magic", "version", "type", "reserved", "unknown-key", "forged", "ok ok", "malformed op",
 		"malformed id", "malformed body-reserved", "malformed flags", "malformed step-count", "malformed step-key",
-		"malformed step-reserved", "malformed step-unused", "malformed pauses", "malformed status-fields")
+		"malformed step-reserved", "malformed step-unused", "malformed pauses", "malformed status-fields", "malformed log-fields")
 }
 
 // body is the plaintext of a request, most often a well-formed one with
@@ -207,6 +208,12 @@ func body(r *rand.Rand) (b [auth.BodySize]byte) {
 			// 857 * 7 = 5999: sums come close to the limit from both sides.
 			binary.BigEndian.PutUint16(b[46+4*i:], uint16(pick(r, 0, 1, 200, 857, 858, 859, 1000, auth.MaxPause, r.IntN(1<<16))))
 		}
+	}
+	if r.IntN(4) == 0 {
+		clear(b[40:])
+		b[40], b[52] = 2, byte(1+r.IntN(auth.MaxPieces))
+		fill(r, b[24:40])
+		binary.BigEndian.PutUint64(b[44:], pick(r, 0, 1, r.Uint64(), math.MaxUint64))
 	}
 	for range pick(r, 0, 0, 0, 1, 1, 2, 3) {
 		i := pick(r, 8+r.IntN(16), 40, 41, 42, 43, 44+r.IntN(28), r.IntN(72))
@@ -268,6 +275,9 @@ func open(sealers map[auth.KeyID]*auth.Sealer, packet []byte) string {
 		return fmt.Sprintf("%v %v %d %x", reason, err, req.Time, req.ID)
 	case auth.OK:
 		text := fmt.Sprintf("ok ok %d %x %x %d %d", req.Time, req.ID, req.Challenge, uint8(req.Op), uint8(req.Flags))
+		if req.Op == auth.OpLog {
+			text += fmt.Sprintf(" %d %d", req.From, req.Pieces)
+		}
 		for _, s := range req.Sequence() {
 			text += fmt.Sprintf(" %c:%d/%d", s.Key, s.Pause, s.Wait().Milliseconds())
 		}
@@ -318,6 +328,52 @@ func TestReplies(t *testing.T) {
 			hex.EncodeToString(packet[:]))
 		var back auth.Reply
 		if reason, err := sealer.OpenReply(packet[:], want.ID, &back); reason != auth.OK || back != want {
+			t.Fatalf("%v %v: %+v, want %+v", reason, err, back, want)
+		}
+	}
+	p.finish()
+}
+
+// TestPieces seals pieces in C and opens them in Go.
+func TestPieces(t *testing.T) {
+	n, r := rounds(t)
+	var k auth.HostKey
+	fill(r, k.ID[:])
+	fill(r, k.Request[:])
+	fill(r, k.Reply[:])
+	sealer := auth.NewSealer(&k)
+	aead, err := chacha20poly1305.NewX(k.Reply[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, func(string) string { return "piece" })
+	p.ask(fmt.Sprintf("k %x %x %x", k.ID[:], k.Request, k.Reply), "1")
+	for range n / 20 {
+		records := []uint64{r.Uint64() >> r.IntN(64), r.Uint64() >> r.IntN(64), r.Uint64() >> r.IntN(64)}
+		slices.Sort(records)
+		want := auth.Piece{
+			Time: r.Uint64(), ID: random16(r), Challenge: random16(r), Index: uint8(r.IntN(auth.MaxPieces)), Flags: auth.PieceFlags(r.IntN(4)),
+			Boot: auth.BootID(fill8(r)), First: records[0], Next: records[1], End: records[2], Oldest: pick(r, 0, records[r.IntN(3)]),
+			Text: make([]byte, pick(r, 0, 1, r.IntN(100), r.IntN(auth.TextSize+1), auth.TextSize)),
+		}
+		fill(r, want.Text)
+		nonce := make([]byte, auth.NonceSize)
+		fill(r, nonce)
+		packet := sealer.SealPiece(&want)
+		plain, err := aead.Open(nil, packet[16:40], packet[40:], packet[:16])
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(packet[16:], nonce)
+		aead.Seal(packet[:40], nonce, plain, packet[:16])
+		text := "-"
+		if len(want.Text) > 0 {
+			text = hex.EncodeToString(want.Text)
+		}
+		p.ask(fmt.Sprintf("l %x %x %d %x %x %d %d %x %d %d %d %d %s", k.ID[:], nonce, want.Time, want.ID, want.Challenge,
+			want.Index, want.Flags, want.Boot, want.First, want.Next, want.End, want.Oldest, text), hex.EncodeToString(packet))
+		var back auth.Piece
+		if reason, err := sealer.OpenPiece(packet, &back); reason != auth.OK || !reflect.DeepEqual(back, want) {
 			t.Fatalf("%v %v: %+v, want %+v", reason, err, back, want)
 		}
 	}

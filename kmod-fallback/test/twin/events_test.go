@@ -43,16 +43,16 @@ func TestEvents(t *testing.T) {
 	w := &world{r: r, real: 1767225600e9, boot: 60e9}
 	w.peer = start(t, func(answer string) string {
 		f := strings.Split(first(answer), "/")
-		if len(f) < 10 {
+		if len(f) < 11 {
 			return f[0]
 		}
 		kind := f[0]
-		for i, word := range []string{"silent", "pending", "run", "cut"} {
+		for i, word := range []string{"silent", "pending", "run", "cut", "pieces"} {
 			if f[1+i] == "1" {
 				kind += " " + word
 			}
 		}
-		return kind + " " + (auth.Result(f[5][0] - '0')).String()
+		return kind + " " + (auth.Result(f[6][0] - '0')).String()
 	})
 	w.begin()
 	for i := uint64(1); i <= nKeys; i++ {
@@ -67,7 +67,7 @@ func TestEvents(t *testing.T) {
 		"pending silent status", "not-allowed policy", "after-kill policy", "masked masked", "busy busy",
 		"ok silent pending run accepted", "ok silent pending accepted", "ok run accepted", "ok accepted",
 		"ok run cut accepted", "ok cut accepted", "ok silent pending run cut accepted", "vetoed vetoed",
-		"malformed malformed", "malformed silent malformed")
+		"malformed malformed", "malformed silent malformed", "ok pieces status")
 }
 
 func (w *world) now() auth.Instant { return auth.Instant{Real: w.real, Boot: w.boot} }
@@ -108,7 +108,7 @@ func bit(b bool) int {
 }
 
 func words(d *auth.Decision) string {
-	return fmt.Sprintf("%v/%d/%d/%d/%d/%d/%d/%d/%d/%d/%d", d.Reason, bit(d.Silent || d.Pending), bit(d.Pending), bit(d.Run), bit(d.Cut),
+	return fmt.Sprintf("%v/%d/%d/%d/%d/%d/%d/%d/%d/%d/%d/%d", d.Reason, bit(d.Silent || d.Pending), bit(d.Pending), bit(d.Run), bit(d.Cut), bit(d.Pieces),
 		d.Result, d.Flags, d.Mask, d.By, binary.BigEndian.Uint64(d.Challenge[8:]), d.Age)
 }
 
@@ -121,7 +121,7 @@ func (w *world) begin() {
 }
 
 func (w *world) install(key uint64) {
-	set := pick(w.r, 0, 1<<36-1, 1<<36-1, 1<<36-1, w.r.Uint64()&(1<<36-1))
+	set := pick(w.r, 0, 1<<36-1, 1<<37-1, 1<<37-1, w.r.Uint64()&(1<<37-1))
 	w.ledger.Install(w.now(), keyID(key), auth.KeySet(set))
 	w.tell(fmt.Sprintf("i %d %d %d %d", w.real, w.boot, key, set), "-", 0, auth.RequestID{})
 }
@@ -317,6 +317,10 @@ func (w *world) newRequest() judged {
 		case 1, 2, 3:
 			j.req.Challenge = issued[r.IntN(len(issued))]
 		}
+	}
+	if j.req.Challenge != (auth.Challenge{}) && r.IntN(3) == 0 {
+		j.req.Op, j.req.Pieces = auth.OpLog, auth.MaxPieces
+		return j
 	}
 	if r.IntN(3) == 0 {
 		j.req.Flags = auth.RequestFlags(r.IntN(8))

@@ -65,6 +65,8 @@ func TestInvariants(t *testing.T) { run(t, build(t, "random_ledger")) }
 // constants are those of wire.h, as Go has them.
 var constants = map[string]any{
 	"SECOND": 1e9, "PACKET_SIZE": auth.PacketSize, "HEADER_SIZE": auth.HeaderSize, "BODY_SIZE": auth.BodySize,
+	"PIECE_SIZE": auth.PieceSize, "PIECE_HEAD": auth.PieceHead, "TEXT_SIZE": auth.TextSize, "MAX_PIECES": auth.MaxPieces,
+	"READ_LOG": uint64(auth.ReadLog), "LAST": auth.Last, "CUT": auth.Cut, "OP_LOG": auth.OpLog,
 	"MAX_STEPS": auth.MaxSteps, "MAX_PAUSE": auth.MaxPause, "DEFAULT_BOUND": auth.DefaultBound,
 	"W": auth.Window, "C": auth.ChallengeTTL, "RENEW": auth.Renew, "STEP": auth.ClockStep,
 	"ANSWERS": auth.Answers, "ACTIVE": auth.Active, "BUDGET": auth.Budget, "REFILL": auth.Refill,
@@ -74,7 +76,7 @@ var constants = map[string]any{
 	"CHALLENGE_SIZE": len(auth.Challenge{}), "BOOT_ID_SIZE": len(auth.BootID{}),
 	"NONCE_SIZE": auth.NonceSize, "TAG_SIZE": auth.TagSize,
 	// Not exported by Go; what they do is in the vectors.
-	"VERSION": 1, "TYPE_REQUEST": 1, "TYPE_REPLY": 2, "OFF_VERSION": 4, "OFF_TYPE": 5, "OFF_RESERVED": 6,
+	"VERSION": 1, "TYPE_REQUEST": 1, "TYPE_REPLY": 2, "TYPE_PIECE": 3, "OFF_TEXT": 40 + auth.PieceHead, "OFF_VERSION": 4, "OFF_TYPE": 5, "OFF_RESERVED": 6,
 	"OFF_KEY_ID": 8, "OFF_NONCE": 16, "OFF_BODY": 40,
 
 	"OP_STATUS": auth.OpStatus, "OP_RUN": auth.OpRun,
@@ -97,7 +99,7 @@ var constants = map[string]any{
 }
 
 // internal are the names that only C has.
-var internal = regexp.MustCompile(`^NSRQ_(WIRE_H|MAGIC|STATE_\w+|FIELD_\w+|WELL_FORMED)$`)
+var internal = regexp.MustCompile(`^NSRQ_(WIRE_H|MAGIC|LOG_END|STATE_\w+|FIELD_\w+|WELL_FORMED)$`)
 
 // TestConstants prints every constant of wire.h from C. One that is not in the
 // table above, or no longer in wire.h, fails too.

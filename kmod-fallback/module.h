@@ -4,7 +4,8 @@
  *
  *   main.c	the target: opens packets in softirq, and keeps what matters
  *   runner.c	requests, from their arrival to the last step
- *   reply.c	sealed replies, sent from a tasklet
+ *   reply.c	sealed replies, and pieces of the log, sent from a tasklet
+ *   log.c	what is in a piece
  *   netlink.c	keys, settings and verdicts from the daemon, events to it
  *   wire.c	packets and ledger, shared with userspace
  */
@@ -30,6 +31,7 @@
 #define NSRQ_SKIP	1000	/* ms after which a step that only the thread may do is left out */
 #define NSRQ_NEVER	0xffff	/* seconds of silence of a daemon that was never heard */
 #define NSRQ_SILENCE	3000	/* ms after which a daemon that was not heard counts as silent */
+#define NSRQ_TELL	60000	/* ms between two events of one key that say that it reads the log */
 #define NSRQ_DUMP	10000	/* ms for which a dump that the thread is printing is waited for */
 
 /* Who sent a packet, and the address of ours that it was sent to. */
@@ -48,6 +50,8 @@ struct nsrq_letter {
 	u8 challenge[NSRQ_CHALLENGE_SIZE];
 	struct nsrq_answer answer;
 	u16 age;
+	u8 pieces;		/* of the log that are the answer, 0: a reply is */
+	u64 from;		/* the first record in them */
 };
 
 enum nsrq_phase {
@@ -108,6 +112,7 @@ struct nsrq_host {
 	u32 deadline;		/* ms */
 	u32 daemon;		/* its netlink port, 0: none */
 	u64 heard;		/* boot(), when the daemon spoke last */
+	u64 told[NSRQ_KEYS];	/* boot(), when an event said that a key reads */
 	u8 boot_id[NSRQ_BOOT_ID_SIZE];
 };
 
@@ -163,6 +168,16 @@ void nsrq_poke(void);
 int nsrq_runner_init(void);
 int nsrq_runner_arm(void);
 void nsrq_runner_exit(void);
+
+/* A place in the log, between its ends. */
+struct nsrq_log {
+	struct nsrq_kmsg at;
+	u64 end, oldest;
+};
+
+/* log.c */
+void nsrq_log_open(struct nsrq_log *log, u64 from);
+size_t nsrq_log_read(struct nsrq_log *log, struct nsrq_piece *piece, u8 *text);
 
 /* reply.c */
 void nsrq_post(struct tasklet_struct *t);

@@ -20,6 +20,7 @@ enum netsysrq_event {
 	NETSYSRQ_EVENT_UNCONFIRMED,
 	NETSYSRQ_EVENT_DONE,
 	NETSYSRQ_EVENT_CUT,
+	NETSYSRQ_EVENT_READ,
 };
 
 enum netsysrq_by {

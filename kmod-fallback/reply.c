@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Sealed replies. They are sent from a tasklet, never by the target: a packet
+ * Sealed replies and pieces of the log. They are sent from a tasklet, never by the target: a packet
  * that is sent there walks the OUTPUT rules on the very stack on which the
  * PREROUTING rules still stand.
  */
@@ -183,30 +183,31 @@ static int send6(struct sk_buff *skb, const struct nsrq_peer *peer, int len)
 	return ip6_local_out(&init_net, NULL, skb);
 }
 
-static bool send_letter(const struct errand *e)
+/* The beginning of a packet to a peer, with room for a payload of size bytes. */
+static struct sk_buff *begin(const struct nsrq_peer *peer, int size)
 {
 	const int room = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
-	const int len = sizeof(struct udphdr) + NSRQ_PACKET_SIZE;
-	const struct nsrq_peer *peer = &e->letter.peer;
-	struct dst_entry *dst;
+	struct dst_entry *dst = route(peer);
 	struct sk_buff *skb;
-	struct udphdr *uh;
 
-	if (!e->letter.handle || !rng_is_initialized())
-		return false;
-	dst = route(peer);
 	if (IS_ERR(dst))
-		return false;
-	skb = alloc_skb(LL_RESERVED_SPACE(dst->dev) + room + NSRQ_PACKET_SIZE,
-			GFP_ATOMIC);
+		return NULL;
+	skb = alloc_skb(LL_RESERVED_SPACE(dst->dev) + room + size, GFP_ATOMIC);
 	if (!skb) {
 		dst_release(dst);
-		return false;
+		return NULL;
 	}
 	skb_reserve(skb, LL_RESERVED_SPACE(dst->dev) + room);
 	skb_dst_set(skb, dst);
-	seal(skb_put(skb, NSRQ_PACKET_SIZE), e);
-	uh = skb_push(skb, sizeof(*uh));
+	return skb;
+}
+
+/* Sends the packet, whose payload is there. */
+static bool send(struct sk_buff *skb, const struct nsrq_peer *peer)
+{
+	const int len = sizeof(struct udphdr) + skb->len;
+	struct udphdr *uh = skb_push(skb, sizeof(*uh));
+
 	skb_reset_transport_header(skb);
 	uh->source = peer->our_port;
 	uh->dest = peer->port;
@@ -217,6 +218,53 @@ static bool send_letter(const struct errand *e)
 	if (peer->family == NFPROTO_IPV6)
 		return send6(skb, peer, len) >= 0;
 	return send4(skb, peer, len) >= 0;
+}
+
+static bool send_reply(const struct errand *e)
+{
+	struct sk_buff *skb = begin(&e->letter.peer, NSRQ_PACKET_SIZE);
+
+	if (!skb)
+		return false;
+	seal(skb_put(skb, NSRQ_PACKET_SIZE), e);
+	return send(skb, &e->letter.peer);
+}
+
+/* The pieces of the log that were granted. */
+static bool send_log(const struct errand *e)
+{
+	struct nsrq_piece piece = { .time = nsrq_clocks().real };
+	u8 nonce[NSRQ_NONCE_SIZE];
+	struct sk_buff *skb;
+	struct nsrq_log log;
+	size_t len;
+	bool ok;
+
+	memcpy(piece.id, e->letter.id, sizeof(piece.id));
+	memcpy(piece.challenge, e->letter.challenge, sizeof(piece.challenge));
+	memcpy(piece.boot_id, nsrq.boot_id, sizeof(piece.boot_id));
+	nsrq_log_open(&log, e->letter.from);
+	do {
+		skb = begin(&e->letter.peer, NSRQ_PIECE_SIZE);
+		if (!skb)
+			return false;
+		len = nsrq_log_read(&log, &piece, skb->data + NSRQ_OFF_TEXT);
+		if (piece.index + 1 == e->letter.pieces)
+			piece.flags |= NSRQ_LAST;
+		get_random_bytes(nonce, sizeof(nonce));
+		skb_put(skb, nsrq_seal_piece(skb->data, &e->key, nonce, &piece,
+					     len));
+		ok = send(skb, &e->letter.peer);
+		piece.index++;
+	} while (ok && !(piece.flags & NSRQ_LAST));
+	return ok;
+}
+
+static bool send_letter(const struct errand *e)
+{
+	if (!e->letter.handle || !rng_is_initialized())
+		return false;
+	return e->letter.pieces ? send_log(e) : send_reply(e);
 }
 
 void nsrq_post(struct tasklet_struct *t)

@@ -135,6 +135,8 @@ static void fill(struct nsrq_letter *letter, const struct nsrq_decision *d)
 {
 	letter->answer = d->answer;
 	letter->age = d->age;
+	if (!d->pieces)
+		letter->pieces = 0;
 	memcpy(letter->challenge, d->challenge, sizeof(letter->challenge));
 }
 
@@ -212,6 +214,18 @@ void nsrq_begin_anew(void)
 	kfree_sensitive(old);
 }
 
+/* Whether it is to be told that this key reads the log: not for each piece. */
+static bool news(u64 handle, const struct nsrq_now *now)
+{
+	u64 *told = nsrq.told + (nsrq_account(&nsrq.ledger, handle) -
+				 nsrq.ledger.accounts);
+
+	if (*told && now->boot - *told < NSRQ_TELL * NSRQ_MS)
+		return false;
+	*told = now->boot;
+	return true;
+}
+
 /* Keeps a request for which the ledger owes an answer, now or later. */
 static void keep(u64 handle, const struct nsrq_request *p,
 		 const struct nsrq_peer *peer, const struct nsrq_now *now,
@@ -230,6 +244,8 @@ static void keep(u64 handle, const struct nsrq_request *p,
 	job->came = now->boot;
 	job->letter.handle = handle;
 	job->letter.peer = *peer;
+	job->letter.pieces = p->pieces;
+	job->letter.from = p->from;
 	memcpy(job->letter.id, p->id, sizeof(p->id));
 
 	/* Only keys that were removed while they ran could use up all jobs. */
@@ -249,7 +265,10 @@ static void keep(u64 handle, const struct nsrq_request *p,
 	}
 	if (d->reason == NSRQ_REASON_STALE || d->reason == NSRQ_REASON_MALFORMED)
 		nsrq_note(NETSYSRQ_EVENT_STALE, 0, d->reason, job, now);
-	else if (d->reason != NSRQ_REASON_REPEAT && p->op == NSRQ_OP_RUN)
+	else if (d->pieces && news(handle, now))
+		nsrq_note(NETSYSRQ_EVENT_READ, 0, 0, job, now);
+	else if (d->reason != NSRQ_REASON_REPEAT && !d->pieces &&
+		 p->op != NSRQ_OP_STATUS)
 		nsrq_note(NETSYSRQ_EVENT_REQUEST, 0, d->reason, job, now);
 }
 

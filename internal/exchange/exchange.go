@@ -85,23 +85,9 @@ func Run(ctx context.Context, host Host, steps []auth.Step, flags auth.RequestFl
 }
 
 func ask(ctx context.Context, host Host, r auth.Request, opt Options) (*Outcome, error) {
-	if len(host.Addrs) == 0 {
-		return nil, fmt.Errorf("ask %s: no address", host.Name)
-	}
-	if opt.Timeout == 0 {
-		opt.Timeout = DefaultTimeout
-	}
-	if opt.Timeout < MinTimeout || opt.Timeout > MaxTimeout {
-		return nil, fmt.Errorf("timeout %v is not between %v and %v", opt.Timeout, MinTimeout, MaxTimeout)
-	}
-	if opt.Clock.Boot == nil {
-		opt.Clock = SystemClock
-	}
-	if opt.Dial == nil {
-		opt.Dial = DialUDP
-	}
-	if opt.Trace == nil {
-		opt.Trace = func(Event) {}
+	opt, err := opt.checked(host)
+	if err != nil {
+		return nil, err
 	}
 	if opt.Shared != nil {
 		if err := opt.Shared.await(ctx); err != nil {

@@ -114,6 +114,8 @@ func (w *world) packets(f Form) (out []sentPacket) {
 		switch {
 		case p.request.Op == auth.OpStatus:
 			form = StatusForm
+		case p.request.Op == auth.OpLog:
+			form = LogForm
 		case p.request.Challenge == auth.Challenge{}:
 			form = TimeForm
 		}
@@ -152,8 +154,8 @@ func (p *fakePath) Write(packet []byte) (int, error) {
 	w.mu.Unlock()
 	for _, d := range delays(w.up, n, packet) {
 		time.AfterFunc(d, func() {
-			if reply, ok := w.host.Handle(sent.packet[:], auth.Source(p.port)); ok {
-				p.answer(reply[:])
+			for _, answer := range w.host.Answer(sent.packet[:], auth.Source(p.port)) {
+				p.answer(answer)
 			}
 		})
 	}

@@ -84,11 +84,12 @@ const (
 	StatusForm    Form = iota
 	ChallengeForm      // the run, with a challenge
 	TimeForm           // the run, with a time: the one-packet form
+	LogForm            // a part of the kernel's log
 )
 
 // String returns the word used in traces.
 func (f Form) String() string {
-	names := [...]string{"status", "run with a challenge", "run with a time"}
+	names := [...]string{"status", "run with a challenge", "run with a time", "log"}
 	if int(f) < len(names) {
 		return names[f]
 	}
@@ -103,6 +104,7 @@ type Event struct {
 	Form    Form        // of a sent packet
 	NewPort bool        // of a sent packet: from a port not used before
 	Reply   *auth.Reply // of a received packet that counts
+	Piece   *auth.Piece // the same, of a piece of the log; its text is good until the next event
 	Reason  auth.Reason // why a received packet was ignored
 	Err     error       // the network's
 }

@@ -33,6 +33,7 @@ type paths struct {
 	dial     Dial
 	targets  []*target
 	arrivals chan arrival
+	size     int // of the longest datagram that is expected
 }
 
 // target is one address of the host. The host remembers the socket that first
@@ -50,7 +51,7 @@ type arrival struct {
 }
 
 func newPaths(ctx context.Context, addrs []netip.AddrPort, dial Dial) *paths {
-	p := &paths{dial: dial, arrivals: make(chan arrival, 16)}
+	p := &paths{dial: dial, arrivals: make(chan arrival, 16), size: auth.PacketSize}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	for _, a := range addrs {
 		p.targets = append(p.targets, &target{addr: a})
@@ -104,8 +105,8 @@ func (p *paths) open(t *target) (io.ReadWriteCloser, error) {
 
 func (p *paths) listen(from netip.AddrPort, path io.Reader) {
 	for {
-		// One byte more than a reply, so that a longer datagram is seen as one.
-		packet := make([]byte, auth.PacketSize+1)
+		// One byte more, so that a longer datagram is seen as one.
+		packet := make([]byte, p.size+1)
 		n, err := path.Read(packet)
 		a := arrival{from: from, packet: packet[:n]}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {

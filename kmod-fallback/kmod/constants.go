@@ -94,10 +94,11 @@ const (
 	EventUnconfirmed
 	EventDone
 	EventCut
+	EventRead
 )
 
 var kindNames = []string{
-	"begin", "request", "stale", "settled", "unsaid", "step", "skipped", "confirmed", "unconfirmed", "done", "cut",
+	"begin", "request", "stale", "settled", "unsaid", "step", "skipped", "confirmed", "unconfirmed", "done", "cut", "read",
 }
 
 // String returns the name in the specification.

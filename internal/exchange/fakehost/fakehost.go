@@ -29,6 +29,8 @@ type Config struct {
 	Random func() bool
 	// Synchronised makes the host trust its clock from its first second on.
 	Synchronised bool
+	// Room is how many records its log keeps; 0: all.
+	Room int
 }
 
 // Attached is what the daemon does whose word the kernel module waits for.
@@ -80,6 +82,9 @@ type Host struct {
 	onRun  func(*Host, auth.Request)
 	mute   bool
 	lost   bool // the reply at hand
+	log    kernelLog
+	// granted are the pieces for the request at hand.
+	granted [][]byte
 }
 
 // New returns a host that has been up for age.
@@ -135,6 +140,7 @@ func (h *Host) Reboot() {
 
 func (h *Host) reboot() {
 	_, h.booted = h.cfg.Clock()
+	h.log = kernelLog{}
 	rand.Read(h.boot[:])
 	h.begin(h.now())
 	h.ledger.Synchronised(h.now(), h.cfg.Synchronised, h.now())
@@ -208,10 +214,26 @@ func (h *Host) RunsOf(id auth.RequestID) int {
 	return h.runs[id]
 }
 
-// Handle takes a packet and returns the reply, if there is one.
+// Answer takes a packet and returns what it brings: nothing, a reply, or pieces
+// of the log.
+func (h *Host) Answer(packet []byte, from auth.Source) [][]byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.granted = nil
+	if reply, ok := h.handle(packet, from); ok {
+		return [][]byte{reply[:]}
+	}
+	return h.granted
+}
+
+// Handle is Answer for a request that is answered by a reply.
 func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]byte, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.handle(packet, from)
+}
+
+func (h *Host) handle(packet []byte, from auth.Source) (reply [auth.PacketSize]byte, ok bool) {
 	if h.mute {
 		return reply, false
 	}
@@ -238,6 +260,10 @@ func (h *Host) Handle(packet []byte, from auth.Source) (reply [auth.PacketSize]b
 		d, _ = h.ledger.Settle(now, id, p.ID, h.cfg.Attached.settles(&p))
 	}
 	if d.Silent {
+		return reply, false
+	}
+	if d.Pieces {
+		h.granted = h.pieces(now, &p, d.Challenge)
 		return reply, false
 	}
 	r := auth.Reply{

@@ -19,8 +19,8 @@ func (h *Host) Serve(conn *net.UDPConn) {
 		if err != nil {
 			return
 		}
-		if reply, ok := h.Handle(packet[:n], auth.Source(maphash.Comparable(seed, from))); ok {
-			conn.WriteToUDPAddrPort(reply[:], from)
+		for _, answer := range h.Answer(packet[:n], auth.Source(maphash.Comparable(seed, from))) {
+			conn.WriteToUDPAddrPort(answer, from)
 		}
 	}
 }

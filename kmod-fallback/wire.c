@@ -147,6 +147,8 @@ void nsrq_decode(struct nsrq_request *r, const u8 *body)
 	r->count = 0;
 	memset(r->challenge, 0, sizeof(r->challenge));
 	memset(r->steps, 0, sizeof(r->steps));
+	r->from = 0;
+	r->pieces = 0;
 }
 
 static void put16(u64 v, u8 *p)

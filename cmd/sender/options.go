@@ -41,6 +41,8 @@ var commands = []command{
 	{"cancel", []string{"HOST..."}, hostFlags + "one-packet", askHosts},
 	{"drill", []string{"HOST...", "[STEPS]"}, hostFlags + "overdue", drillHosts},
 	{"explain", []string{"[STEPS]"}, "json", explain},
+	{"log", []string{"HOST"}, hostFlags + "tail all follow", kernelLog},
+	{"run", []string{"HOST", "KEYS"}, hostFlags, dump},
 }
 
 // takes is how many operands the command takes; many is for no limit.
@@ -101,6 +103,9 @@ type options struct {
 	json          bool
 	quiet         bool
 	verbose       bool
+	tail          string
+	tailBytes     int // 0: all
+	all, follow   bool
 	help, version bool
 }
 
@@ -136,6 +141,9 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.json, "json", false, "")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "")
+	f.StringVar(&o.tail, "tail", "64K", "")
+	f.BoolVar(&o.all, "all", false, "")
+	f.BoolVarP(&o.follow, "follow", "f", false, "")
 	f.BoolVarP(&o.help, "help", "h", false, "")
 	f.BoolVar(&o.version, "version", false, "")
 	if err := f.Parse(joined(args)); err != nil {
@@ -219,6 +227,8 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 		err = errors.New("--ipv4 and --ipv6 exclude each other")
 	case o.port == 0:
 		err = errors.New("--port must be 1 to 65535")
+	case o.all && f.Changed("tail"):
+		err = errors.New("--all and --tail exclude each other")
 	case o.timeout < exchange.MinTimeout || o.timeout > exchange.MaxTimeout:
 		err = errors.New("--timeout must be 100ms to 1h")
 	default:
@@ -281,7 +291,7 @@ func (o *options) take(operands []string) (err error) {
 			return nil
 		}
 		steps, operands = operands[0], nil
-	case "send":
+	case "send", "run":
 		steps, operands = operands[len(operands)-1], operands[:len(operands)-1]
 	case "reboot":
 		steps = rebootSteps
@@ -319,6 +329,9 @@ func (o *options) take(operands []string) (err error) {
 		if o.steps, err = auth.ParseSteps(steps); err != nil {
 			return usageError(err, "netsysrq help send")
 		}
+	}
+	if c := o.command.name; c == "log" || c == "run" {
+		return o.takeLog()
 	}
 	if o.wait > 0 && !slices.ContainsFunc(o.steps, func(s auth.Step) bool { return s.Key == 'b' || s.Key == 'c' }) {
 		return usageError(errors.New("--wait and --rolling wait for a machine that restarts: the steps need b or c"), "netsysrq explain b,c,o")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -87,7 +88,12 @@ func TestScripts(t *testing.T) {
 func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) {
 	e, err := auth.ParseEnrolment(ts.ReadFile(args[0]))
 	ts.Check(err)
-	cfg, falls := configure(ts, fakehost.Config{Key: e.Key, Allow: e.Allow}, args[1:])
+	has := map[string]bool{}
+	words := slices.DeleteFunc(slices.Clone(args[1:]), func(word string) bool {
+		has[word] = true
+		return word == "logs" || word == "prints" // has a log; prints what it is asked to
+	})
+	cfg, falls := configure(ts, fakehost.Config{Key: e.Key, Allow: e.Allow}, words)
 	h := fakehost.New(cfg, 76*time.Hour)
 	conn, err := fakehost.Loopback("127.0.0.1")
 	ts.Check(err)
@@ -96,6 +102,18 @@ func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) 
 	hosts.m.Store(ts, h)
 	if falls {
 		h.OnRun(func(h *fakehost.Host, _ auth.Request) { h.Fall(); h.Lose() })
+	}
+	if has["logs"] {
+		h.Fill(100_000)
+		h.Print("evil \x1b]0;owned\a\r\u202e end")
+	}
+	if has["prints"] {
+		h.OnRun(func(h *fakehost.Host, r auth.Request) {
+			for range r.Sequence() {
+				h.Printk("sysrq: Show Blocked State")
+				h.Printk("task:dd state:D stack:0")
+			}
+		})
 	}
 	go h.Serve(conn)
 }
@@ -126,6 +144,8 @@ func configure(ts *testscript.TestScript, cfg fakehost.Config, words []string) (
 			skew = -40 * time.Second
 		case "falls": // reboots, and its reply to the run is lost
 			falls = true
+		case "forgets": // all but 20 records of its log
+			cfg.Room = 20
 		default:
 			ts.Fatalf("host: unknown word %q", word)
 		}

@@ -18,6 +18,8 @@ and rebooting, when nothing else of it answers any more.
     netsysrq cancel HOST...           drop what hosts still have of yours to do
     netsysrq drill  HOST... [n,s,u,b] rehearse, by the daemon and by the kernel
     netsysrq explain [n,s,u,b]        what SysRq keys do and cost
+    netsysrq log    HOST              print the end of HOST's kernel log
+    netsysrq run    HOST w            run a SysRq key, and print what it prints
     netsysrq help   COMMAND           say more about a command
 
 HOST is the name under which the host was enrolled, which is also where packets
@@ -59,6 +61,9 @@ What to do:
       --watch [INTERVAL]     ask again and again (default 2s)
       --overdue AGE          list hosts without a drill for so long, such as 30d
   -y, --yes                  do not ask before steps that stop the machine
+      --tail SIZE            how much of a log, such as 64K (default) or 1M
+      --all                  all of it that is still there
+  -f, --follow               and then what comes, until ^C
 
 What to say:
       --json                 one JSON object a line for each host, with "v":1,
@@ -70,7 +75,7 @@ What to say:
 
 Exit codes:
     0  accepted, or a status was answered; a rehearsal counts; of a drill: both
-       ways were proved
+       ways were proved; of a log or run: what there is was printed
     1  an error on this side, such as no network; the host was asked nothing
     2  the command was wrongly used, or not confirmed; nothing was sent
     3  refused: by policy or kernel.sysrq, vetoed, busy, stale or malformed;
@@ -227,6 +232,36 @@ Says what each SysRq key of STEPS does and what it costs, whether it ends the
 machine, whether kernel.sysrq as distributions set it lets it through, and what
 is remarkable about the steps together. Without STEPS it lists all keys. Nothing
 is sent. The source is the kernel's Documentation/admin-guide/sysrq.rst.
+`,
+	"log": `netsysrq log HOST [--tail SIZE | --all] [--follow]
+
+Prints the end of HOST's kernel log, as dmesg does, also when every process of
+HOST hangs: the kernel module reads it. Without the module netsysrqd does, as long
+as it lives.
+
+--tail takes a number of bytes, with K or M behind it; --all prints what is still
+there. --follow goes on with what comes, until ^C, and asks once a second.
+
+What is lost on the way is asked for again. If the host has overwritten something
+before it could be read, a line says how many records are missing there. Control
+characters are printed as , so that nothing in a log can play with a terminal.
+
+The key needs the letter L in its allowed set on HOST, since a kernel log tells
+addresses, names and devices: netsysrq enroll HOST --allow nsubL proposes it.
+`,
+	"run": `netsysrq run HOST KEYS
+
+Runs SysRq keys that print something, and prints what the kernel writes from then
+on, until it is silent for a second:
+
+    d  locks that are held           q  timers and clock devices
+    l  what active CPUs do           t  all tasks
+    m  memory                        w  blocked tasks, in state D
+    p  registers of this CPU         z  the kernel's trace buffer
+
+The blocked tasks of a server that hangs: netsysrq run HOST w. The key needs both
+the SysRq key and the letter L in its allowed set on HOST; if it may not read the
+log, nothing is run. Where kernel.sysrq forbids the key, HOST says so.
 `,
 }
 

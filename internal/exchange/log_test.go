@@ -3,6 +3,7 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -378,6 +379,127 @@ func FuzzPiece(f *testing.F) {
 		r.due(now)
 		if d := r.next(now); d < 0 {
 			t.Fatalf("wait for %v", d)
+		}
+	})
+}
+
+func TestTail(t *testing.T) {
+	for _, c := range []struct{ have, want int }{{40_000, 10_000}, {40_000, 0}, {5_000, 10_000}, {64_000, 63_000}, {0, 100}} {
+		in(t, func(t *testing.T) {
+			w := newLogWorld(t, nil)
+			w.host.Fill(c.have)
+			_, records := w.host.Log()
+			all := strings.Join(records, "")
+			l := w.openLog(t)
+			var got strings.Builder
+			next, err := l.Tail(t.Context(), c.want, func(r Records) { got.Write(r.Text) })
+			if err != nil || next != uint64(len(records)) || !strings.HasSuffix(all, got.String()) {
+				t.Fatalf("%v, up to %d: %d bytes", err, next, got.Len())
+			}
+			least := min(len(all), c.want-200)
+			if c.want == 0 {
+				least = len(all)
+			}
+			if got.Len() < least || c.want > 0 && got.Len() > c.want || got.Len() > 0 && got.String()[0] != '<' {
+				t.Errorf("tail of %d bytes: %d of %d, from %.20q", c.want, got.Len(), len(all), got.String())
+			}
+		})
+	}
+}
+
+// Many empty-looking records: the first guess brings too little.
+func TestTailOfShortLines(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newLogWorld(t, nil)
+		for range 4000 {
+			w.host.Print("x")
+		}
+		got := 0
+		if _, err := w.openLog(t).Tail(t.Context(), 20_000, func(r Records) { got += len(r.Text) }); err != nil || got < 19_900 || got > 20_000 {
+			t.Errorf("%d bytes, %v", got, err)
+		}
+	})
+}
+
+func TestFollow(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newLogWorld(t, nil)
+		w.host.Fill(3000)
+		l := w.openLog(t)
+		x := &transcript{t: t}
+		var silences []bool
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(5500*time.Millisecond, func() { w.host.Print("later") })
+		time.AfterFunc(10*time.Second, func() { w.host.Mute(true) })
+		time.AfterFunc(30*time.Second, func() { w.host.Print("while silent"); w.host.Mute(false) })
+		time.AfterFunc(60*time.Second, cancel)
+		_, err := l.Follow(ctx, 0, x.add, func(s bool) { silences = append(silences, s) })
+		if !errors.Is(err, context.Canceled) || fmt.Sprint(silences) != "[true false]" {
+			t.Errorf("%v, silences %v", err, silences)
+		}
+		w.wantLog(t, x, 0)
+		if sent := l.Outcome().Sent; sent > 110 {
+			t.Errorf("%d packets in a minute", sent)
+		}
+	})
+}
+
+func TestRunLog(t *testing.T) {
+	steps, _ := auth.ParseSteps("w")
+	runLog := func(t *testing.T, w *world) (*Dump, error, string) {
+		var text strings.Builder
+		d, err := RunLog(t.Context(), w.target(), steps, w.opt, func(r Records) { text.Write(r.Text) })
+		return d, err, text.String()
+	}
+	allow := func(_ *world, c *fakehost.Config) { c.Allow, _ = auth.ParseKeySet("wL") }
+
+	in(t, func(t *testing.T) {
+		w := newWorld(t, allow)
+		w.host.Fill(10_000)
+		w.host.OnRun(func(h *fakehost.Host, _ auth.Request) {
+			time.AfterFunc(300*time.Millisecond, func() {
+				h.Print("sysrq: Show Blocked State")
+				for i := range 300 {
+					time.Sleep(10 * time.Millisecond)
+					h.Print("task:writer-%d state:D", i)
+				}
+			})
+		})
+		d, err, text := runLog(t, w)
+		if err != nil || !d.Begun || !d.Ended || d.Run.Kind != Accepted || !strings.HasPrefix(text, "<6>[ 3600.") ||
+			!strings.Contains(text, "Show Blocked State\n") || !strings.HasSuffix(text, "writer-299 state:D\n") {
+			t.Errorf("%v %+v:\n%s", err, d, text)
+		}
+	})
+	in(t, func(t *testing.T) { // nothing is logged
+		d, err, text := runLog(t, newWorld(t, allow))
+		if err != nil || d.Begun || d.Ended || d.Run.Kind != Accepted || text != "" {
+			t.Errorf("%v %+v: %q", err, d, text)
+		}
+	})
+	in(t, func(t *testing.T) { // no L: nothing is run
+		w := newWorld(t, func(_ *world, c *fakehost.Config) { c.Allow, _ = auth.ParseKeySet("w") })
+		d, err, _ := runLog(t, w)
+		if !errors.Is(err, ErrLog) || d.Run != nil || d.Log.Kind != Refused {
+			t.Errorf("%v %+v", err, d)
+		}
+		wantRuns(t, w, 0)
+	})
+	in(t, func(t *testing.T) { // L, but not w
+		w := newLogWorld(t, nil)
+		if d, err, _ := runLog(t, w); err != nil || d.Run.Kind != Refused || d.Begun {
+			t.Errorf("%v %+v", err, d)
+		}
+	})
+	in(t, func(t *testing.T) { // the host falls while it prints
+		w := newWorld(t, allow)
+		w.host.OnRun(func(h *fakehost.Host, _ auth.Request) {
+			h.Printk("sysrq: Show Blocked State")
+			time.AfterFunc(500*time.Millisecond, h.Reboot)
+		})
+		d, err, text := runLog(t, w)
+		if !errors.Is(err, ErrLog) || d.Log.Kind != Rebooted || !strings.Contains(text, "Blocked State") {
+			t.Errorf("%v %+v: %q", err, d, text)
 		}
 	})
 }

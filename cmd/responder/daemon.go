@@ -28,6 +28,7 @@ import (
 	"netsysrq/cmd/responder/internal/gate"
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
+	"netsysrq/cmd/responder/internal/klog"
 	"netsysrq/cmd/responder/internal/logging"
 	"netsysrq/cmd/responder/internal/module"
 	"netsysrq/cmd/responder/internal/rules"
@@ -69,6 +70,7 @@ type daemon struct {
 	level        *slog.LevelVar
 	gate         *gate.Gate
 	runner       *runner.Runner
+	klog         *klog.Log // nil: cannot be read
 	lanes        []*lane
 	link         *module.Link
 	judged       chan struct{} // a word was said to the kernel module
@@ -130,6 +132,13 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 	if err != nil {
 		d.log.Warn("kernel log cannot be read: s and u will wait for their whole bound", "err", err)
 	}
+	var readLog func(*klog.Grant) bool
+	if fd, err := inherited.Open(host.LogFile, cfg.Kmsg, unix.O_RDONLY); err != nil {
+		d.log.Warn("kernel log cannot be read: no operator gets it from this daemon", "err", err)
+	} else {
+		d.klog = klog.New(fd, cfg.Kmsg)
+		readLog = d.klog.Answer
+	}
 	trigger, err := inherited.Open(host.TriggerFile, cfg.Trigger, runner.TriggerFlags)
 	if err != nil {
 		return nil, fmt.Errorf("open trigger: %w", err)
@@ -146,14 +155,15 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 			DryRun:   cfg.DryRun,
 			Random:   func(b []byte) bool { rand.Read(b); return true },
 		},
-		Boot:   d.boot,
-		Submit: d.runner.Submit,
-		Cut:    d.runner.Cut,
-		Answer: answerer.Send,
-		Log:    d.log.Logger,
-		Veto:   d.vetoed,
-		Armed:  module.Armed,
-		Mark:   rules.AuthenticMark, MarkMask: rules.MarkMask,
+		Boot:    d.boot,
+		Submit:  d.runner.Submit,
+		Cut:     d.runner.Cut,
+		Answer:  answerer.Send,
+		ReadLog: readLog,
+		Log:     d.log.Logger,
+		Veto:    d.vetoed,
+		Armed:   module.Armed,
+		Mark:    rules.AuthenticMark, MarkMask: rules.MarkMask,
 		Judged: func() {
 			select {
 			case d.judged <- struct{}{}:
@@ -344,6 +354,9 @@ func (d *daemon) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, l := range d.lanes {
 		wg.Go(func() { d.serve(ctx, l) })
+	}
+	if d.klog != nil {
+		wg.Go(func() { d.klog.Run(ctx) })
 	}
 	// The runner ends after the lanes, so that what they accept last is run.
 	rctx, stopRunner := context.WithCancel(context.WithoutCancel(ctx))

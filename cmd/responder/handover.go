@@ -30,6 +30,7 @@ func (c *command) handOver(args []string) error {
 	}{
 		{host.TriggerFile, cfg.Trigger, runner.TriggerFlags},
 		{host.KmsgFile, cfg.Kmsg, unix.O_RDONLY},
+		{host.LogFile, cfg.Kmsg, unix.O_RDONLY},
 		{host.StatisticsFile, nfq.StatisticsPath, unix.O_RDONLY},
 	} {
 		fd, err := host.Inherited{}.Open(f.name, f.path, f.flags)

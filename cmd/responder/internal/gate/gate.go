@@ -9,6 +9,7 @@ package gate
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"hash/maphash"
 	"log/slog"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/host"
+	"netsysrq/cmd/responder/internal/klog"
 	"netsysrq/cmd/responder/internal/runner"
 	"netsysrq/internal/clock"
 	"netsysrq/nfq"
@@ -34,7 +36,7 @@ type Key struct {
 	Host     *auth.HostKey
 }
 
-// Answer sends a reply of auth.PacketSize bytes back the way a request came:
+// Answer sends a sealed reply or piece back the way a request came:
 // to its source, from the address that it was sent to.
 type Answer func(to, from netip.AddrPort, dev uint32, packet []byte) error
 
@@ -46,7 +48,10 @@ type Config struct {
 	Submit func(*runner.Job) error
 	Cut    func(*runner.Job)
 	Answer Answer
-	Log    *slog.Logger
+	// ReadLog answers a log that was granted, soon; it reports false if it
+	// can't. Nil: the kernel's log cannot be read.
+	ReadLog func(*klog.Grant) bool
+	Log     *slog.Logger
 	// Veto says whether requests are forbidden now, and why. Nil: never.
 	Veto func() (reason string, yes bool)
 	// Armed reports whether the kernel module holds keys, so that it acts. It
@@ -323,7 +328,13 @@ func (g *Gate) decide(p *nfq.Packet, d *nfq.Datagram, k *key, req *auth.Request,
 			g.cfg.Cut(job)
 		}
 	}
-	if !v.Silent {
+	if v.Pieces && g.cfg.ReadLog == nil {
+		v = auth.Decision{Reason: auth.ReasonNotAllowed, Result: auth.RefPolicy, Flags: v.Flags, Age: v.Age}
+	}
+	switch {
+	case v.Pieces:
+		sendErr = g.grant(k, req, &v, p, d, at)
+	case !v.Silent:
 		sendErr = g.reply(k, req, &v, p, d, at)
 	}
 	if v.Run {
@@ -356,6 +367,24 @@ func (g *Gate) reply(k *key, req *auth.Request, v *auth.Decision, p *nfq.Packet,
 	})
 	return g.cfg.Answer(d.Src, d.Dst, p.InDev, packet[:])
 }
+
+// grant has the pieces of a log sent. The packet's memory is not kept.
+func (g *Gate) grant(k *key, req *auth.Request, v *auth.Decision, p *nfq.Packet, d *nfq.Datagram, at auth.Instant) error {
+	to, from, dev := d.Src, d.Dst, p.InDev
+	granted := &klog.Grant{
+		From:   req.From,
+		Pieces: req.Pieces,
+		Base:   auth.Piece{Time: at.Real, ID: req.ID, Challenge: v.Challenge, Boot: g.cfg.Boot},
+		Send:   func(piece *auth.Piece) error { return g.cfg.Answer(to, from, dev, k.sealer.SealPiece(piece)) },
+		Log:    k.log,
+	}
+	if !g.cfg.ReadLog(granted) {
+		return errBusy // what is asked again is answered then
+	}
+	return nil
+}
+
+var errBusy = errors.New("too many logs are asked for at once")
 
 // latency is the time from a packet's arrival at the host to its reply.
 func latency(p *nfq.Packet, replied time.Time) time.Duration {

@@ -18,6 +18,7 @@ import (
 const (
 	TriggerFile    = "trigger"
 	KmsgFile       = "kmsg"
+	LogFile        = "log" // the same file, at a position of its own
 	StatisticsFile = "queues"
 	Answer4        = "answer4"
 	Answer6        = "answer6"

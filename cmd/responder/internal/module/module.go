@@ -300,7 +300,7 @@ func (l *Link) event(e *kmod.Event, at time.Time) {
 			log = log.With("qualified", f)
 		}
 	}
-	if e.Kind != kmod.EventRequest && e.Kind != kmod.EventStale {
+	if e.Kind != kmod.EventRequest && e.Kind != kmod.EventStale && e.Kind != kmod.EventRead {
 		log = log.With("took_ms", e.Took.Milliseconds())
 	}
 	log.Log(context.Background(), level, message)
@@ -349,6 +349,8 @@ func words(e *kmod.Event) (slog.Level, string) {
 		return slog.LevelWarn, "step not confirmed"
 	case kmod.EventDone:
 		return slog.LevelInfo, "sequence finished"
+	case kmod.EventRead:
+		return slog.LevelInfo, "kernel log read"
 	case kmod.EventCut:
 		if e.By == kmod.ByRemoved {
 			return slog.LevelWarn, "request dropped: its key was removed"

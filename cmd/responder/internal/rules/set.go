@@ -123,7 +123,8 @@ func (s Set) rules(f Family, hits int) (lines []string) {
 		lines = append(lines, "-A "+allowChain+" "+spec)
 	}
 	if !s.Kernel {
-		lines = append(lines, fmt.Sprintf("-A %s -m length --length %d -j CT --notrack", replyChain, f.header()+8+auth.PacketSize))
+		// Replies and pieces of the log.
+		lines = append(lines, fmt.Sprintf("-A %s -m length --length %d:%d -j CT --notrack", replyChain, f.header()+8+auth.PacketSize, f.header()+8+auth.PieceSize))
 	}
 	return lines
 }

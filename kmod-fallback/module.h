@@ -112,7 +112,9 @@ struct nsrq_host {
 	u32 deadline;		/* ms */
 	u32 daemon;		/* its netlink port, 0: none */
 	u64 heard;		/* boot(), when the daemon spoke last */
-	u64 told[NSRQ_KEYS];	/* boot(), when an event said that a key reads */
+	struct {		/* when an event said that a key reads the log */
+		u64 handle, boot;
+	} told[NSRQ_KEYS];
 	u8 boot_id[NSRQ_BOOT_ID_SIZE];
 };
 

@@ -217,12 +217,13 @@ void nsrq_begin_anew(void)
 /* Whether it is to be told that this key reads the log: not for each piece. */
 static bool news(u64 handle, const struct nsrq_now *now)
 {
-	u64 *told = nsrq.told + (nsrq_account(&nsrq.ledger, handle) -
-				 nsrq.ledger.accounts);
+	int i = nsrq_account(&nsrq.ledger, handle) - nsrq.ledger.accounts;
 
-	if (*told && now->boot - *told < NSRQ_TELL * NSRQ_MS)
+	if (nsrq.told[i].handle == handle &&
+	    now->boot - nsrq.told[i].boot < NSRQ_TELL * NSRQ_MS)
 		return false;
-	*told = now->boot;
+	nsrq.told[i].handle = handle;
+	nsrq.told[i].boot = now->boot;
 	return true;
 }
 

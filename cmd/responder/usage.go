@@ -43,7 +43,8 @@ keys    are the operators of this host. add reads one enrolment line, which
         from --file (- is standard input). The line is secret: it belongs in
         no command line and no shell history. OPERATOR replaces the name in
         the line for this host and its log; --allow nsub replaces the SysRq
-        keys that the line proposes. An operator can have two keys, so that one
+        keys that the line proposes. The letter L beside them lets the operator
+        read the kernel log. An operator can have two keys, so that one
         can succeed the other. list shows no secrets. The kernel module, if it
         is loaded, is told at once; the daemon is not, so after add or remove:
         systemctl reload netsysrqd

@@ -114,7 +114,8 @@ Prints one line, with the key of HOST, for netsysrqd keys add to read:
     netsysrq enroll web1 | ssh root@web1 netsysrqd keys add alice
 
 The line is secret: who holds it can do to HOST what you can. --allow proposes
-the SysRq keys that you may use there (default nsub).
+the SysRq keys that you may use there (default nsub); the letter L beside them,
+as in nsubwL, also lets you read its kernel log.
 
 HOST is part of the key. Use one name for a host, here and in every command.
 `,

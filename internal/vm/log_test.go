@@ -265,7 +265,50 @@ func TestLog(t *testing.T) {
 	})
 	t.Run("replay", func(t *testing.T) { h.with(t).replays(to) })
 	t.Run("not allowed", func(t *testing.T) { h.with(t).refused(to) })
+	t.Run("events", func(t *testing.T) { h.with(t).events() })
 	t.Run("command", func(t *testing.T) { h.with(t).command(to) })
+}
+
+// TestLogOfHogs reads the log while real-time hogs leave no CPU to anyone.
+func TestLogOfHogs(t *testing.T) {
+	h := newLogHost(t, true)
+	h.fill(70 << 10)
+	truth := h.dmesg()
+	proof, err := h.Hang(t.Context(), vm.FIFOHogs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("hung: %s", proof)
+	w := h.wire(0.2)
+	text, took := h.read(w, vm.GuestUDP4(auth.Port))
+	if !strings.HasPrefix(text, truth) {
+		t.Errorf("read %d bytes, before it hung there were %d", len(text), len(truth))
+	}
+	t.Logf("%d bytes through 20 %% loss each way in %v, %d packets sent, %d pieces", len(text), took.Round(time.Millisecond), len(w.requests), w.pieces)
+}
+
+// TestLogByDaemon is daemon-only mode: netsysrqd reads /dev/kmsg.
+func TestLogByDaemon(t *testing.T) {
+	h := newLogHost(t, false)
+	h.fill(70 << 10)
+	d := &host{t, h.Machine, h.alice}
+	d.start()
+	to := vm.GuestUDP4(auth.Port)
+	for _, loss := range []float64{0, 0.2} {
+		w := h.wire(loss)
+		text, took := h.read(w, to)
+		h.wantWhole(text)
+		t.Logf("%d bytes through a loss of %v in %v, %d packets sent, %d pieces", len(text), loss, took.Round(time.Millisecond), len(w.requests), w.pieces)
+	}
+	h.replays(to)
+	h.refused(to)
+	steps, _ := auth.ParseSteps("w")
+	var text strings.Builder
+	out, err := exchange.RunLog(t.Context(), h.asked(h.alice, to), steps, exchange.Options{Dial: h.Net.Dial, Timeout: 20 * time.Second},
+		func(r exchange.Records) { text.Write(r.Text) })
+	if err != nil || out.Run.Kind != exchange.Accepted || out.Run.Reply.Executor != auth.Daemon || !out.Ended || !strings.Contains(text.String(), "sysrq: Show Blocked State") {
+		t.Errorf("%v %+v\n%s", err, out, text.String())
+	}
 }
 
 // dump has the kernel list its blocked tasks, and reads what it says.
@@ -346,6 +389,27 @@ func (h *logHost) refused(to netip.AddrPort) {
 	_, err = l.Bounds(h.Context())
 	if o := l.Outcome(); !errors.Is(err, exchange.ErrLog) || o.Kind != exchange.Refused || o.Reply.Result != auth.RefPolicy || w.pieces > 0 {
 		h.Errorf("%v %+v", err, o)
+	}
+}
+
+// events wants the module to have said once that alice reads, however often she
+// did, and that bob was refused; both for whoever looks into it later.
+func (h *logHost) events() {
+	out, err := h.Machine.Run(vm.Within(h, 10*time.Second), "netsysrqd", "status", "--events")
+	if err != nil {
+		h.Fatal(err)
+	}
+	read, refused := 0, 0
+	for line := range strings.Lines(out) {
+		switch {
+		case strings.Contains(line, ": read by") && strings.Contains(line, "key "+h.alice.ID().String()):
+			read++
+		case strings.Contains(line, ": request by") && strings.Contains(line, "key "+h.bob.ID().String()) && strings.HasSuffix(line, "policy\n"):
+			refused++
+		}
+	}
+	if read != 1 || refused != 1 {
+		h.Errorf("%d events of reading, %d of a refusal:\n%s", read, refused, out)
 	}
 }
 

@@ -272,8 +272,8 @@ func TestFindings(t *testing.T) {
 		{"module and sysrq off", func(f *fake) { f.armed(); f.module.Sysrq = 0 }, "kernel.sysrq", Fail, "0: of what operators may use it forbids: bnsu", Refuse},
 		{"module and mask of others", func(f *fake) {
 			f.armed()
-			f.key("bob", "w", machine)
-			f.hold("bob", "w")
+			f.key("bob", "wL", machine)
+			f.hold("bob", "wL")
 			f.module.Sysrq = 438
 		}, "kernel.sysrq", Warn, "438: of what operators may use it forbids: w", Obey},
 		{"always enabled", func(f *fake) { f.armed(); f.write("proc/sys/kernel/sysrq", "0\n") }, "kernel.sysrq", OK, "1: forbids nothing", Obey},

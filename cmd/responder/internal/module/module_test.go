@@ -164,6 +164,7 @@ func TestEvents(t *testing.T) {
 		event(6, kmod.EventRequest, func(e *kmod.Event) { e.Result, e.Reason, e.Key = auth.RefPolicy, auth.ReasonNotAllowed, auth.KeyID{9} }),
 		event(7, kmod.EventSettled, func(e *kmod.Event) { e.By = kmod.ByTake }), // the daemon logged that
 		event(8, kmod.EventDone, nil),
+		event(9, kmod.EventRead, func(e *kmod.Event) { e.Steps = "" }),
 	}}
 	f.status.Keys, f.status.NextUnread = []kmod.Key{held(alice)}, 2
 	l, log := newLink(f)
@@ -197,6 +198,7 @@ func TestEvents(t *testing.T) {
 		{"2026-01-02T03:04:05Z", "WARN", "step not confirmed", "op1", "192.0.2.1:4000", id, "s,b", "s", "nobody", "", 1, 10000},
 		{"2026-01-02T03:04:06Z", "WARN", "request refused", "(removed)", "192.0.2.1:4000", id, "s,b", "", "", "not-allowed", 0, 0},
 		{"2026-01-02T03:04:08Z", "INFO", "sequence finished", "op1", "192.0.2.1:4000", id, "s,b", "", "", "", 0, 0},
+		{"2026-01-02T03:04:09Z", "INFO", "kernel log read", "op1", "192.0.2.1:4000", id, "-", "", "", "", 0, 0},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("logged\n%+v\nwant\n%+v", got, want)

@@ -31,7 +31,7 @@
 #define NSRQ_SKIP	1000	/* ms after which a step that only the thread may do is left out */
 #define NSRQ_NEVER	0xffff	/* seconds of silence of a daemon that was never heard */
 #define NSRQ_SILENCE	3000	/* ms after which a daemon that was not heard counts as silent */
-#define NSRQ_TELL	60000	/* ms between two events of one key that say that it reads the log */
+#define NSRQ_TELL	60000	/* ms between two events that say that a key reads */
 #define NSRQ_DUMP	10000	/* ms for which a dump that the thread is printing is waited for */
 
 /* Who sent a packet, and the address of ours that it was sent to. */

@@ -245,7 +245,7 @@ there. --follow goes on with what comes, until ^C, and asks once a second.
 
 What is lost on the way is asked for again. If the host has overwritten something
 before it could be read, a line says how many records are missing there. Control
-characters are printed as , so that nothing in a log can play with a terminal.
+characters are printed as \x1b, so that nothing in a log can play with a terminal.
 
 The key needs the letter L in its allowed set on HOST, since a kernel log tells
 addresses, names and devices: netsysrq enroll HOST --allow nsubL proposes it.

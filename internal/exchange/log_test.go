@@ -446,10 +446,10 @@ func TestFollow(t *testing.T) {
 
 func TestRunLog(t *testing.T) {
 	steps, _ := auth.ParseSteps("w")
-	runLog := func(t *testing.T, w *world) (*Dump, error, string) {
+	runLog := func(t *testing.T, w *world) (*Dump, string, error) {
 		var text strings.Builder
 		d, err := RunLog(t.Context(), w.target(), steps, w.opt, func(r Records) { text.Write(r.Text) })
-		return d, err, text.String()
+		return d, text.String(), err
 	}
 	allow := func(_ *world, c *fakehost.Config) { c.Allow, _ = auth.ParseKeySet("wL") }
 
@@ -465,21 +465,21 @@ func TestRunLog(t *testing.T) {
 				}
 			})
 		})
-		d, err, text := runLog(t, w)
+		d, text, err := runLog(t, w)
 		if err != nil || !d.Begun || !d.Ended || d.Run.Kind != Accepted || !strings.HasPrefix(text, "<6>[ 3600.") ||
 			!strings.Contains(text, "Show Blocked State\n") || !strings.HasSuffix(text, "writer-299 state:D\n") {
 			t.Errorf("%v %+v:\n%s", err, d, text)
 		}
 	})
 	in(t, func(t *testing.T) { // nothing is logged
-		d, err, text := runLog(t, newWorld(t, allow))
+		d, text, err := runLog(t, newWorld(t, allow))
 		if err != nil || d.Begun || d.Ended || d.Run.Kind != Accepted || text != "" {
 			t.Errorf("%v %+v: %q", err, d, text)
 		}
 	})
 	in(t, func(t *testing.T) { // no L: nothing is run
 		w := newWorld(t, func(_ *world, c *fakehost.Config) { c.Allow, _ = auth.ParseKeySet("w") })
-		d, err, _ := runLog(t, w)
+		d, _, err := runLog(t, w)
 		if !errors.Is(err, ErrLog) || d.Run != nil || d.Log.Kind != Refused {
 			t.Errorf("%v %+v", err, d)
 		}
@@ -487,7 +487,7 @@ func TestRunLog(t *testing.T) {
 	})
 	in(t, func(t *testing.T) { // L, but not w
 		w := newLogWorld(t, nil)
-		if d, err, _ := runLog(t, w); err != nil || d.Run.Kind != Refused || d.Begun {
+		if d, _, err := runLog(t, w); err != nil || d.Run.Kind != Refused || d.Begun {
 			t.Errorf("%v %+v", err, d)
 		}
 	})
@@ -497,7 +497,7 @@ func TestRunLog(t *testing.T) {
 			h.Printk("sysrq: Show Blocked State")
 			time.AfterFunc(500*time.Millisecond, h.Reboot)
 		})
-		d, err, text := runLog(t, w)
+		d, text, err := runLog(t, w)
 		if !errors.Is(err, ErrLog) || d.Log.Kind != Rebooted || !strings.Contains(text, "Blocked State") {
 			t.Errorf("%v %+v: %q", err, d, text)
 		}

@@ -65,10 +65,11 @@ size_t nsrq_log_read(struct nsrq_log *log, struct nsrq_piece *piece, u8 *text)
 		if (!kmsg_dump_get_line(at, true, text + used,
 					NSRQ_TEXT_SIZE + 1 - used, &len) ||
 		    at->cur_seq != seq + 1) {
-			/* Overwritten between the two looks: the next piece
-			 * begins with what there is then.
+			/* Overwritten between the two looks: the piece ends
+			 * before it, or is empty and begins after it.
 			 */
-			at->cur_seq = seq + 1;
+			at->cur_seq = n ? seq : seq + 1;
+			piece->first = n ? piece->first : seq + 1;
 			break;
 		}
 		used += len;

@@ -474,7 +474,7 @@ func (r *reader) piece(now uint64, p *auth.Piece) {
 	}
 	r.advance()
 	// A record that is not finished yet is the end too.
-	stuck := p.First == p.Next && index == a.last && a == r.ask
+	stuck := p.Next <= a.from && index == a.last && a == r.ask
 	if a.part == r.part && (r.want >= r.bounds.End || stuck && p.Next <= r.want) {
 		r.atEnd = true
 	}

@@ -10,12 +10,23 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange/fakehost"
 )
+
+// one makes a direction of the network take one packet at a time.
+func one(f func(n int, packet []byte) []time.Duration) func(int, []byte) []time.Duration {
+	var mu sync.Mutex
+	return func(n int, packet []byte) []time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return f(n, packet)
+	}
+}
 
 // newLogWorld is a world whose operator may read the log.
 func newLogWorld(t *testing.T, change func(*world, *fakehost.Config)) *world {
@@ -143,14 +154,14 @@ func TestLogThroughLoss(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			in(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				bad := func(int, []byte) (out []time.Duration) {
+				bad := one(func(int, []byte) (out []time.Duration) {
 					for range 1 + r.IntN(2)*r.IntN(2) {
 						if r.IntN(5) > 0 {
 							out = append(out, latency+time.Duration(r.IntN(40))*time.Millisecond)
 						}
 					}
 					return out
-				}
+				})
 				w := newLogWorld(t, func(w *world, _ *fakehost.Config) { w.up, w.down = bad, bad })
 				w.host.Fill(64 << 10)
 				l := w.openLog(t)
@@ -178,14 +189,14 @@ func TestLogHole(t *testing.T) {
 		w := newLogWorld(t, nil)
 		w.host.Fill(8 * 900)
 		n := 0
-		w.down = func(_ int, packet []byte) []time.Duration {
+		w.down = one(func(_ int, packet []byte) []time.Duration {
 			if auth.IsPiece(packet) {
 				if n++; n == 3 || n == 4 {
 					return nil
 				}
 			}
 			return []time.Duration{latency}
-		}
+		})
 		l := w.openLog(t)
 		w.wantLog(t, w.read(t, l, 0), 0)
 		logs := w.packets(LogForm)
@@ -264,7 +275,7 @@ func TestLogSilence(t *testing.T) {
 		}
 		// It falls silent in the middle. What came stays, and it goes on from there.
 		n := 0
-		w.down = lose(func(int) bool { n++; return n > 5 })
+		w.down = one(lose(func(int) bool { n++; return n > 5 }))
 		x := &transcript{t: t}
 		next, err := l.Read(t.Context(), 0, auth.LogEnd, x.add)
 		if o := l.Outcome(); !errors.Is(err, ErrLog) || o.Kind != Unknown || next == 0 || next != x.next || o.Elapsed > DefaultTimeout+time.Second {
@@ -299,7 +310,7 @@ func TestLogForeignPieces(t *testing.T) {
 		w := newLogWorld(t, nil)
 		w.host.Fill(20_000)
 		var first []byte
-		w.down = func(_ int, packet []byte) []time.Duration {
+		w.down = one(func(_ int, packet []byte) []time.Duration {
 			if !auth.IsPiece(packet) {
 				return []time.Duration{latency}
 			}
@@ -307,7 +318,7 @@ func TestLogForeignPieces(t *testing.T) {
 				first = slices.Clone(packet)
 			}
 			return []time.Duration{latency, latency, 3 * latency}
-		}
+		})
 		l := w.openLog(t)
 		w.wantLog(t, w.read(t, l, 0), 0)
 

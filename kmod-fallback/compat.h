@@ -41,6 +41,7 @@ typedef unsigned long long u64;
 typedef int s32;
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define BIT_ULL(n)	(1ULL << (n))
 
 /* As strict about types as the kernel was before 6.7. */
 #define pick(a, op, b)	({ typeof(a) a_ = (a); typeof(b) b_ = (b); \

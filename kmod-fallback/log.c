@@ -33,6 +33,7 @@ size_t nsrq_log_read(struct nsrq_log *log, struct nsrq_piece *piece, u8 *text)
 	struct nsrq_kmsg *at = &log->at;
 	size_t len, used = 0;
 	u64 here, seq;
+	bool cut;
 	int n;
 
 	piece->flags = 0;
@@ -57,8 +58,7 @@ size_t nsrq_log_read(struct nsrq_log *log, struct nsrq_piece *piece, u8 *text)
 			piece->flags |= NSRQ_LAST;
 			break;
 		}
-		if (len > NSRQ_TEXT_SIZE)
-			piece->flags |= NSRQ_CUT;
+		cut = len > NSRQ_TEXT_SIZE;
 		if (!n)
 			piece->first = seq;
 		at->cur_seq = seq;
@@ -73,6 +73,8 @@ size_t nsrq_log_read(struct nsrq_log *log, struct nsrq_piece *piece, u8 *text)
 			break;
 		}
 		used += len;
+		if (cut)
+			piece->flags |= NSRQ_CUT;
 	}
 	piece->next = at->cur_seq;
 	return used;

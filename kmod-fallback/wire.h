@@ -63,7 +63,7 @@
 #define NSRQ_OFF_TEXT		124	/* of a piece */
 
 #define NSRQ_LOG_END	(~0ULL)		/* from, of a log that wants no record */
-#define NSRQ_READ_LOG	(1ULL << 36)	/* of the allowed set: L */
+#define NSRQ_READ_LOG	BIT_ULL(36)	/* of the allowed set: L */
 
 enum nsrq_op { NSRQ_OP_STATUS, NSRQ_OP_RUN, NSRQ_OP_LOG };
 

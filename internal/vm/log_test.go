@@ -50,6 +50,9 @@ func newLogHost(t *testing.T, module bool) *logHost {
 	tree.Write("/etc/netsysrq/netsysrqd.toml", 0o644, []byte(config))
 	tree.Write("/etc/machine-id", 0o644, []byte("0123456789abcdef0123456789abcdef\n"))
 	opt := vm.Options{Kernel: l, Tree: tree, Append: "printk.devkmsg=on log_buf_len=1M"}
+	if l.Version == vm.DebugVersion {
+		opt.Memory = 1024
+	}
 	setup := func(command ...string) { opt.Setup = append(opt.Setup, command) }
 	for _, o := range []struct {
 		name, allowed string
@@ -88,6 +91,15 @@ func newLogHost(t *testing.T, module bool) *logHost {
 	}
 	setup("netsysrqd", "rules", "apply")
 	h.Machine = vm.New(t, opt)
+	if l.Version == vm.DebugVersion {
+		t.Cleanup(func() {
+			for _, line := range h.Console.Since(0) {
+				if complaints.MatchString(line.Text) {
+					t.Errorf("the kernel complains: %s", line.Text)
+				}
+			}
+		})
+	}
 	return h
 }
 

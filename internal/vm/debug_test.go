@@ -24,12 +24,6 @@ import (
 	"netsysrq/kmod-fallback/kmod"
 )
 
-// complaints are what the kernel's checks begin their reports with.
-var complaints = regexp.MustCompile(`BUG:|WARNING:|KASAN|UBSAN|ODEBUG|possible (recursive|circular) locking|` +
-	`possible irq lock inversion|inconsistent lock state|lock order|bad unlock balance|held lock freed|suspicious RCU|sleeping function|` +
-	`scheduling while atomic|refcount_t:|list_(add|del) corruption|DEBUG_LOCKS_WARN_ON|general protection fault|Oops|` +
-	`unregister_netdevice: waiting`)
-
 // debugged is a host with the debug kernel, and where its console is read up to.
 type debugged struct {
 	*host

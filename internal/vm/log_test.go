@@ -77,9 +77,9 @@ func newLogHost(t *testing.T, module bool) *logHost {
 	}
 	if module {
 		so, err := vm.BuildExtension(t.Context(), "../../kmod-fallback")
-		skipOr(t, err)
+		vm.Check(t, err)
 		ko, err := vm.BuildModule(t.Context(), l, "../../kmod-fallback")
-		skipOr(t, err)
+		vm.Check(t, err)
 		tree.Copy(vm.ExtensionPath, so)
 		opt.Modules = []string{ko}
 		opt.Disk = filepath.Join(t.TempDir(), "disk")
@@ -101,16 +101,6 @@ func newLogHost(t *testing.T, module bool) *logHost {
 		})
 	}
 	return h
-}
-
-func skipOr(t *testing.T, err error) {
-	t.Helper()
-	switch {
-	case errors.Is(err, vm.ErrUnavailable):
-		t.Skip(err)
-	case err != nil:
-		t.Fatal(err)
-	}
 }
 
 func (h *logHost) with(t *testing.T) *logHost {

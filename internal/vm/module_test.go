@@ -6,6 +6,7 @@ package vm_test
 
 import (
 	"fmt"
+	"regexp"
 	"testing"
 	"time"
 
@@ -23,6 +24,12 @@ type arms struct {
 
 // guestModule is where the guest has the kernel module.
 const guestModule = "/root/xt_NETSYSRQ.ko"
+
+// complaints are what the kernel's checks begin their reports with.
+var complaints = regexp.MustCompile(`BUG:|WARNING:|KASAN|UBSAN|ODEBUG|possible (recursive|circular) locking|` +
+	`possible irq lock inversion|inconsistent lock state|lock order|bad unlock balance|held lock freed|suspicious RCU|sleeping function|` +
+	`scheduling while atomic|refcount_t:|list_(add|del) corruption|DEBUG_LOCKS_WARN_ON|general protection fault|Oops|` +
+	`unregister_netdevice: waiting`)
 
 // newArms builds the module and an operator's key that may use some SysRq keys.
 func newArms(t *testing.T, allowed string) *arms {

@@ -152,6 +152,7 @@ func TestHarnessNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer relay.Close()
 		relayed, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", relay.Port()))
 		if err != nil {
 			t.Fatal(err)

@@ -8,26 +8,32 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 )
 
 // Relay carries datagrams between a port of 127.0.0.1, where a program of the host
 // sends them, and a port of the guest, which no socket reaches. It looks at none.
+// Like a network it loses those that it cannot carry.
 type Relay struct {
-	dial  func(context.Context, netip.AddrPort) (io.ReadWriteCloser, error)
-	to    netip.AddrPort
-	conn  *net.UDPConn
+	to   netip.AddrPort
+	conn *net.UDPConn
+
+	mu    sync.Mutex
+	dial  dialer
 	paths map[netip.AddrPort]io.ReadWriteCloser // by the sender's address
 }
 
-// Relay begins to carry. It ends with the machine, or by Close.
+type dialer func(context.Context, netip.AddrPort) (io.ReadWriteCloser, error)
+
+// Relay begins to carry, until Close.
 func (n *Net) Relay(to netip.AddrPort) (*Relay, error) { return newRelay(n.Dial, to) }
 
-func newRelay(dial func(context.Context, netip.AddrPort) (io.ReadWriteCloser, error), to netip.AddrPort) (*Relay, error) {
+func newRelay(dial dialer, to netip.AddrPort) (*Relay, error) {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	r := &Relay{dial: dial, to: to, conn: conn, paths: map[netip.AddrPort]io.ReadWriteCloser{}}
+	r := &Relay{to: to, conn: conn, dial: dial, paths: map[netip.AddrPort]io.ReadWriteCloser{}}
 	go r.carry()
 	return r, nil
 }
@@ -35,35 +41,52 @@ func newRelay(dial func(context.Context, netip.AddrPort) (io.ReadWriteCloser, er
 // Port is where to send to, on 127.0.0.1.
 func (r *Relay) Port() uint16 { return r.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
 
+// Redirect has the relay lead to another machine from now on, such as the next boot
+// of the same one.
+func (r *Relay) Redirect(n *Net) { r.redirect(n.Dial) }
+
+func (r *Relay) redirect(dial dialer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dial = dial
+	for from, p := range r.paths {
+		p.Close()
+		delete(r.paths, from)
+	}
+}
+
 // Close ends the relay.
 func (r *Relay) Close() error { return r.conn.Close() }
 
 // carry carries datagrams to the guest, from a port of its own for each of the
 // sender's.
 func (r *Relay) carry() {
-	defer r.conn.Close()
-	defer func() {
-		for _, p := range r.paths {
-			p.Close()
-		}
-	}()
+	defer r.redirect(nil)
 	buf := make([]byte, 65536)
 	for {
 		n, from, err := r.conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
 		}
-		p := r.paths[from]
-		if p == nil {
-			if p, err = r.dial(context.Background(), r.to); err != nil {
-				continue // what a network does with a packet that it cannot carry
-			}
-			r.paths[from] = p
-			go r.back(p, from)
+		r.forward(buf[:n], from)
+	}
+}
+
+func (r *Relay) forward(datagram []byte, from netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.paths[from]
+	if p == nil {
+		var err error
+		if p, err = r.dial(context.Background(), r.to); err != nil {
+			return
 		}
-		if _, err := p.Write(buf[:n]); err != nil {
-			return // the machine has ended
-		}
+		r.paths[from] = p
+		go r.back(p, from)
+	}
+	if _, err := p.Write(datagram); err != nil { // the machine has ended
+		p.Close()
+		delete(r.paths, from)
 	}
 }
 

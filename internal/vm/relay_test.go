@@ -65,3 +65,33 @@ func TestRelay(t *testing.T) {
 		}
 	}
 }
+
+// After it was redirected, the same port leads to the other machine.
+func TestRelayRedirect(t *testing.T) {
+	to := func(letter byte) dialer {
+		return func(context.Context, netip.AddrPort) (io.ReadWriteCloser, error) {
+			return &echo{letter, make(chan []byte, 10)}, nil
+		}
+	}
+	r, err := newRelay(to('a'), GuestUDP4(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), r.Port())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	for _, letter := range "ab" {
+		r.redirect(to(byte(letter)))
+		if _, err := c.Write([]byte("one")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 10)
+		if n, err := c.Read(b); err != nil || string(b[:n]) != string(letter)+"one" {
+			t.Errorf("%q %v, want %cone", b[:n], err, letter)
+		}
+	}
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//go:build install
+
+package system_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"netsysrq/internal/system"
+	"netsysrq/internal/vm"
+)
+
+// work has what the tests of this process share.
+var work string
+
+func TestMain(m *testing.M) {
+	var err error
+	if work, err = os.MkdirTemp("", "netsysrq-install-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(work)
+	os.Exit(code)
+}
+
+// The versions of our packages that tests install: that of the tree, and one to
+// upgrade to.
+const (
+	version = "0.1.0"
+	newer   = "0.1.1"
+)
+
+var packages = struct {
+	sync.Mutex
+	built map[string]map[string]string
+}{built: map[string]map[string]string{}}
+
+// debs builds the packages of this tree and returns their files by what a machine
+// has them as.
+func debs(t testing.TB, version string) map[string]string {
+	t.Helper()
+	packages.Lock()
+	defer packages.Unlock()
+	if files := packages.built[version]; files != nil {
+		return files
+	}
+	dir := filepath.Join(work, "debs-"+version)
+	cmd := exec.CommandContext(t.Context(), "../../deploy/build-deb", dir)
+	cmd.Env = append(os.Environ(), "VERSION="+version)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build-deb: %v: %s", err, out)
+	}
+	files := map[string]string{}
+	for _, name := range []string{"netsysrq", "netsysrq-responder", "netsysrq-dkms"} {
+		path := filepath.Join(dir, name+"_"+version+"_amd64.deb")
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+		files[name+"_"+version+".deb"] = path
+	}
+	packages.built[version] = files
+	return files
+}
+
+// withDebs are options of a machine that has the packages of some versions.
+func withDebs(t testing.TB, versions ...string) system.Options {
+	t.Helper()
+	files := map[string]string{}
+	for _, v := range versions {
+		for name, path := range debs(t, v) {
+			files[name] = path
+		}
+	}
+	return system.Options{Files: files}
+}
+
+// install is the command of an administrator.
+func install(version string) string {
+	return fmt.Sprintf("apt-get install -y %s/*_%s.deb", system.FilesDir, version)
+}
+
+// installed is a Debian with all our packages, as apt left it: nobody has a key.
+func installed(t testing.TB, i *system.Image) *system.State {
+	t.Helper()
+	return system.NewState(t, system.NewBooted(t, i), "installed", "", withDebs(t, version),
+		func(ctx context.Context, m *system.Machine) error {
+			// The module is built by a compiler in an emulator.
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+			defer cancel()
+			out, err := m.Run(ctx, "sh", "-ec", install(version))
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return m.WriteFile(ctx, "/root/apt.log", 0o644, []byte(out))
+		})
+}
+
+// operator is someone with the command of the package netsysrq and a key, on this
+// side of the wire.
+type operator struct {
+	home  string
+	bin   string
+	relay *vm.Relay
+}
+
+// newOperator makes one whose packets go to a machine.
+func newOperator(t testing.TB, m *system.Machine) *operator {
+	t.Helper()
+	o := &operator{home: t.TempDir()}
+	o.bin = filepath.Join(o.home, "root", "usr", "bin", "netsysrq")
+	deb := debs(t, version)["netsysrq_"+version+".deb"]
+	if out, err := exec.Command("dpkg-deb", "-x", deb, filepath.Join(o.home, "root")).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb: %v: %s", err, out)
+	}
+	var err error
+	if o.relay, err = m.Net.Relay(vm.GuestUDP4(9)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.relay.Close() })
+	o.must(t, "keygen")
+	return o
+}
+
+// answer is how the command ended.
+type answer struct {
+	out  string // what it printed, errors too
+	code int
+}
+
+// run runs netsysrq within a time.
+func (o *operator) run(t testing.TB, limit time.Duration, args ...string) answer {
+	t.Helper()
+	a, err := o.try(t.Context(), limit, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("netsysrq %s: %d: %s", strings.Join(args, " "), a.code, strings.TrimSpace(a.out))
+	return a
+}
+
+// try is run, for goroutines that are not a test's own.
+func (o *operator) try(ctx context.Context, limit time.Duration, args ...string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	switch args[0] {
+	case "keygen", "enroll":
+	default:
+		args = append(args[:len(args):len(args)], "--address", "127.0.0.1", "--port", strconv.Itoa(int(o.relay.Port())))
+	}
+	cmd := exec.CommandContext(ctx, o.bin, args...)
+	cmd.WaitDelay = time.Second
+	cmd.Env = []string{"HOME=" + o.home, "USER=alice", "PATH=/usr/bin:/bin"}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() {
+		return answer{out.String(), exit.ExitCode()}, nil
+	}
+	if err != nil {
+		return answer{}, fmt.Errorf("netsysrq %v: %w: %s", args, err, &out)
+	}
+	return answer{out.String(), 0}, nil
+}
+
+// must is run, which is to succeed.
+func (o *operator) must(t testing.TB, args ...string) string {
+	t.Helper()
+	a := o.run(t, time.Minute, args...)
+	if a.code != 0 {
+		t.Fatalf("netsysrq %v ended with %d", args, a.code)
+	}
+	return a.out
+}
+
+// enroll is netsysrq enroll web1 | ssh root@web1 netsysrqd keys add alice; it
+// returns what the host said.
+func (o *operator) enroll(t testing.TB, m *system.Machine, flags ...string) string {
+	t.Helper()
+	a, err := o.try(t.Context(), time.Minute, append([]string{"enroll", "web1", "--quiet"}, flags...)...)
+	if err != nil || a.code != 0 {
+		t.Fatalf("enroll: %v, %d", err, a.code)
+	}
+	out, code, err := m.Exec(vm.Within(t, 2*time.Minute), []byte(a.out), "netsysrqd", "keys", "add", "alice")
+	if err != nil || code != 0 {
+		t.Fatalf("keys add: %d, %v: %s", code, err, out)
+	}
+	t.Logf("keys add: %s", out)
+	return out
+}
+
+// powerOn boots a machine and leads the operator's packets to it.
+func (o *operator) powerOn(t testing.TB, m *system.Machine) {
+	t.Helper()
+	if err := m.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.relay.Redirect(m.Net)
+}
+
+// An administrator has three packages and comes to a green drill with four
+// commands, in none of which anything is left out.
+func TestInstallToDrill(t *testing.T) {
+	on(t, func(t *testing.T, i *system.Image) {
+		m := system.From(t, installed(t, i), system.Options{}) // apt install ./*.deb
+		o := newOperator(t, m)                                 // netsysrq keygen
+		log, err := m.ReadFile(t.Context(), "/root/apt.log")
+		if err != nil || !strings.Contains(string(log), "netsysrqd keys add") {
+			t.Errorf("the packages do not say what to do next: %s %v", log, err)
+		}
+		o.enroll(t, m)
+		o.must(t, "drill", "web1")
+	})
+}

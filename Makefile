@@ -7,7 +7,7 @@ GOFLAGS_BUILD := -trimpath -buildvcs=false
 FUZZTIME  ?= 30s
 REFERENCE ?= ../shared/bench
 
-.PHONY: help build deb deps demo demo-netns test check unit race integration model vmtest vectors bench fuzz clean
+.PHONY: help build deb deps demo demo-netns test check unit race integration model vmtest installtest debugtest vectors bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -50,6 +50,12 @@ model: deps ## check the model of the ledger and that it notices each rule's rem
 
 vmtest: ## tests on a real kernel in QEMU: KERNEL=6.1 (default), 5.10, 6.12 or 7.2
 	@.ci/test vm
+
+installtest: ## install the packages on Debian 12 and 13 in QEMU (root, 25 minutes)
+	@.ci/test install
+
+debugtest: ## the kernel module under KASAN, UBSAN, lockdep and kmemleak (root, builds a kernel)
+	@.ci/test debug
 
 vectors: ## write auth/testdata/vectors anew
 	go run ./auth/testdata/gen

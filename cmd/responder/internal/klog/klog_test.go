@@ -124,8 +124,13 @@ func TestDevKmsg(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(pieces) == 0 {
+		t.Fatal("nothing was read")
+	}
 	for _, p := range pieces {
-		t.Logf("records %d to %d of %d", p.First, p.Next, p.End)
+		if p.First > p.Next || p.Next > p.End || p.First < p.End && len(p.Text) == 0 {
+			t.Errorf("records %d to %d of %d in %d bytes", p.First, p.Next, p.End, len(p.Text))
+		}
 	}
 }
 

@@ -62,6 +62,7 @@ vectors: ## write auth/testdata/vectors anew
 
 bench: deps ## measure against the reference programs in REFERENCE (root)
 	go run ./internal/bench -reference $(REFERENCE) $(BENCHFLAGS)
+	go test -run '^$$' -bench TenThousand -benchtime 1x -v ./cmd/sender
 
 fuzz: ## run every fuzz target for FUZZTIME (default 30s)
 	@.ci/fuzz $(FUZZTIME)

@@ -7,57 +7,25 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"netsysrq/auth"
+	"netsysrq/internal/doctest"
 )
 
-const (
-	manual      = "../../deploy/man/netsysrqd.8"
-	completions = "../../deploy/completions"
-)
+const manual = "../../deploy/man/netsysrqd.8"
 
 // ofUnits are commands that only a unit runs: the page has them, completions
 // and usage need not.
-var ofUnits = words{"hand-over": true}
-
-// words is a set of flags, with their hyphens, or of commands.
-type words map[string]bool
-
-func (w words) add(list ...string) words {
-	for _, s := range list {
-		w[s] = true
-	}
-	return w
-}
-
-func (w words) sorted() []string { return slices.Sorted(maps.Keys(w)) }
-
-// same fails the test if got is not want.
-func same(t *testing.T, what string, got, want words) {
-	t.Helper()
-	for _, s := range want.sorted() {
-		if !got[s] {
-			t.Errorf("%s: %s is missing", what, s)
-		}
-	}
-	for _, s := range got.sorted() {
-		if !want[s] {
-			t.Errorf("%s: there is no %s", what, s)
-		}
-	}
-}
+var ofUnits = doctest.Words{"hand-over": true}
 
 // source is what the code says of commands and flags.
 type source struct {
-	of   map[string]words // flags of each command, in both forms; "" is none
+	of   map[string]doctest.Words // flags of each command, in both forms; "" is none
 	long map[string]string
 }
 
@@ -80,7 +48,7 @@ func readSource(t *testing.T) *source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &source{of: map[string]words{}, long: map[string]string{}}
+	s := &source{of: map[string]doctest.Words{}, long: map[string]string{}}
 	var every []string // flags of every command
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
@@ -95,12 +63,12 @@ func readSource(t *testing.T) *source {
 			if !ok {
 				continue
 			}
-			name, flags := "", words{}
+			name, flags := "", doctest.Words{}
 			ast.Inspect(f, func(n ast.Node) bool {
 				if c, ok := n.(*ast.CaseClause); ok && f.Name.Name == "dispatch" {
 					for _, command := range literals(c.List) {
 						if s.of[command] == nil {
-							s.of[command] = words{}
+							s.of[command] = doctest.Words{}
 						}
 					}
 				}
@@ -116,7 +84,7 @@ func readSource(t *testing.T) *source {
 					case id.Name == "subcommand":
 						for _, sub := range args[2:] {
 							if s.of[args[0]+" "+sub] == nil {
-								s.of[args[0]+" "+sub] = words{}
+								s.of[args[0]+" "+sub] = doctest.Words{}
 							}
 						}
 					}
@@ -136,17 +104,17 @@ func readSource(t *testing.T) *source {
 				if m[2] != "" {
 					args = args[1:]
 				}
-				flags.add("--" + args[0])
+				flags.Add("--" + args[0])
 				s.long["--"+args[0]] = "--" + args[0]
 				if m[3] != "" {
-					flags.add("-" + args[1])
+					flags.Add("-" + args[1])
 					s.long["-"+args[1]] = "--" + args[0]
 				}
 				return true
 			})
 			switch {
 			case f.Name.Name == "parse":
-				every = flags.sorted()
+				every = flags.Sorted()
 			case f.Name.Name == "dispatch":
 				s.of[""] = flags
 			case len(flags) > 0:
@@ -158,7 +126,7 @@ func readSource(t *testing.T) *source {
 	delete(s.of, "keys")
 	for name := range s.of {
 		if name != "help" && name != "version" {
-			s.of[name].add(every...)
+			s.of[name].Add(every...)
 		}
 	}
 	s.long["-h"], s.long["--help"] = "--help", "--help"
@@ -166,25 +134,6 @@ func readSource(t *testing.T) *source {
 		t.Fatalf("commands and flags not found: %v", s.of)
 	}
 	return s
-}
-
-func readFile(t *testing.T, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-var macro = regexp.MustCompile(`\bFl (-?[A-Za-z0-9][A-Za-z0-9-]*)`)
-
-// flagsIn are the flags in a line of mdoc.
-func flagsIn(line string) (flags []string) {
-	for _, m := range macro.FindAllStringSubmatch(line, -1) {
-		flags = append(flags, "-"+m[1])
-	}
-	return flags
 }
 
 // commandsIn are the commands that a line such as "rules apply | remove" names.
@@ -205,19 +154,19 @@ func commandsIn(text string) (list []string) {
 // there are.
 func TestManual(t *testing.T) {
 	s := readSource(t)
-	everything := words{}
+	everything := doctest.Words{}
 	for f := range s.long {
-		everything.add(f)
+		everything.Add(f)
 	}
-	items, described, codes := words{}, words{}, words{}
-	synopsis := map[string]words{}
+	items, described, codes := doctest.Words{}, doctest.Words{}, doctest.Words{}
+	synopsis := map[string]doctest.Words{}
 	var section string
 	var named []string
-	page := readFile(t, manual)
+	page := doctest.Read(t, manual)
 	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)
 		name, text, _ := strings.Cut(line, " ")
-		for _, f := range flagsIn(line) {
+		for _, f := range doctest.Flags(line) {
 			if !everything[f] {
 				t.Errorf("%s: there is no %s", manual, f)
 			}
@@ -229,45 +178,45 @@ func TestManual(t *testing.T) {
 			named = commandsIn(text)
 			for _, c := range named {
 				if synopsis[c] == nil {
-					synopsis[c] = words{}
+					synopsis[c] = doctest.Words{}
 				}
 			}
 		case section == "SYNOPSIS":
 			for _, c := range named {
-				for _, f := range flagsIn(line) {
-					synopsis[c].add(s.long[f])
+				for _, f := range doctest.Flags(line) {
+					synopsis[c].Add(s.long[f])
 				}
 			}
 		case section == "COMMANDS" && name == ".It":
-			described.add(strings.TrimPrefix(text, "Cm "))
+			described.Add(strings.TrimPrefix(text, "Cm "))
 		case name == ".It" && strings.HasPrefix(text, "Fl "):
-			items.add(flagsIn(line)...)
+			items.Add(doctest.Flags(line)...)
 		case section == "EXIT STATUS" && name == ".It":
-			codes.add(text)
+			codes.Add(text)
 		}
 	}
-	same(t, "OPTIONS of the page", items, everything)
-	names := words{}
+	doctest.Same(t, "OPTIONS of the page", items, everything)
+	names := doctest.Words{}
 	for c, flags := range s.of {
 		if c == "" {
 			continue
 		}
-		names.add(c)
+		names.Add(c)
 		if synopsis[c] == nil {
 			t.Errorf("SYNOPSIS of the page: %s is missing", c)
 			continue
 		}
-		want := words{}
+		want := doctest.Words{}
 		for f := range flags {
-			want.add(s.long[f])
+			want.Add(s.long[f])
 		}
-		same(t, "SYNOPSIS of the page: "+c, synopsis[c], want)
+		doctest.Same(t, "SYNOPSIS of the page: "+c, synopsis[c], want)
 		if !ofUnits[c] && !strings.Contains(usage, " "+c) && !regexp.MustCompile(`netsysrqd .*\b`+strings.ReplaceAll(c, " ", `\b.*\b`)+`\b`).MatchString(usage) {
 			t.Errorf("usage: %s is missing", c)
 		}
 	}
-	same(t, "COMMANDS of the page", described, names)
-	same(t, "EXIT STATUS of the page", codes, words{}.add(strconv.Itoa(exitOK), strconv.Itoa(exitNo), strconv.Itoa(exitUsage), strconv.Itoa(exitUnknown)))
+	doctest.Same(t, "COMMANDS of the page", described, names)
+	doctest.Same(t, "EXIT STATUS of the page", codes, doctest.Set(strconv.Itoa(exitOK), strconv.Itoa(exitNo), strconv.Itoa(exitUsage), strconv.Itoa(exitUnknown)))
 
 	_, diagnostics, _ := strings.Cut(page, ".Sh DIAGNOSTICS")
 	for r := range auth.NumReasons {
@@ -285,7 +234,7 @@ func TestManual(t *testing.T) {
 func TestManualOfConfiguration(t *testing.T) {
 	want, got := map[string]string{}, map[string]string{}
 	table := ""
-	for line := range strings.Lines(readFile(t, "../../deploy/netsysrqd.toml")) {
+	for line := range strings.Lines(doctest.Read(t, "../../deploy/netsysrqd.toml")) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "[") {
 			table = strings.Trim(line, "[]") + "."
@@ -295,7 +244,7 @@ func TestManualOfConfiguration(t *testing.T) {
 		}
 	}
 	setting, wanted := "", false
-	for line := range strings.Lines(readFile(t, "../../deploy/man/netsysrqd.toml.5")) {
+	for line := range strings.Lines(doctest.Read(t, "../../deploy/man/netsysrqd.toml.5")) {
 		line = strings.TrimSpace(line)
 		switch {
 		case strings.HasPrefix(line, ".It Va "):
@@ -316,119 +265,38 @@ func TestManualOfConfiguration(t *testing.T) {
 	}
 }
 
-// TestManualOfTheProtocol: the page has the constants of the document.
-func TestManualOfTheProtocol(t *testing.T) {
-	page := readFile(t, "../../deploy/man/netsysrq-protocol.7")
-	_, document, _ := strings.Cut(readFile(t, "../../auth/PROTOCOL.md"), "### Constants")
-	document, _, _ = strings.Cut(document, "\n## ")
-	rows := regexp.MustCompile(`(?m)^\| ([A-Z_]+) \| ([^ |(]+( m?s)?)`).FindAllStringSubmatch(document, -1)
-	if len(rows) < 15 {
-		t.Fatalf("constants not found: %v", rows)
-	}
-	for _, r := range rows {
-		// Sizes of the parts are in the layouts.
-		if r[1] != "HEADER_SIZE" && r[1] != "BODY_SIZE" && !strings.Contains(page, ".It "+r[1]+" Ta "+r[2]+" Ta ") {
-			t.Errorf("the page does not say that %s is %s", r[1], r[2])
-		}
-	}
-	for _, c := range regexp.MustCompile(`(?m)^\.It ([A-Z_]+) Ta `).FindAllStringSubmatch(page, -1) {
-		if !strings.Contains(document, "\n| "+c[1]+" | ") {
-			t.Errorf("the document has no constant %s", c[1])
-		}
-	}
-}
-
-// output is what a shell prints.
-func output(t *testing.T, shell string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(shell)
-	if err != nil {
-		t.Skipf("%s is not installed", shell)
-	}
-	c := exec.Command(path, args...)
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C.UTF-8"}
-	out, err := c.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", shell, err, out)
-	}
-	return string(out)
-}
+// completion has the files that complete the command.
+var completion = doctest.Completion{Command: "netsysrqd", Dir: "../../deploy/completions"}
 
 // TestCompletions: each shell offers the flags and commands that there are.
-// The text of each file is looked at where its shell is not installed. That the
-// files are sound, a test of cmd/sender sees.
+// The text of each file is looked at where its shell is not installed.
 func TestCompletions(t *testing.T) {
-	const command = "netsysrqd"
 	s := readSource(t)
-	bash, zsh, fish := completions+"/bash/"+command, completions+"/zsh/_"+command, completions+"/fish/"+command+".fish"
-	everything := words{}
+	everything := doctest.Words{}
 	for _, f := range s.long {
-		everything.add(strings.TrimPrefix(f, "--"))
+		everything.Add(strings.TrimPrefix(f, "--"))
 	}
-	for file, pattern := range map[string]string{bash: `--([a-z][a-z0-9-]+)`, zsh: `--([a-z][a-z0-9-]+)`, fish: `complete .* -l ([a-z0-9-]+)`} {
-		found := words{}
-		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(readFile(t, file), -1) {
-			found.add(m[1])
-		}
-		same(t, file, found, everything)
+	for _, shell := range doctest.Shells {
+		doctest.Same(t, completion.File(shell), completion.LongFlags(t, shell), everything)
 	}
-
-	shells := map[string]func(t *testing.T, words, prefix string) words{
-		"bash": func(t *testing.T, line, prefix string) words {
-			return words{}.add(strings.Fields(output(t, "bash", "--norc", "-c", `source "$1"
-				read -ra COMP_WORDS <<<"$2"
-				COMP_WORDS+=("$3") COMP_CWORD=${#COMP_WORDS[@]}
-				((COMP_CWORD--))
-				_netsysrqd
-				printf '%s\n' "${COMPREPLY[@]}"`, "bash", bash, line, prefix))...)
-		},
-		"zsh": func(t *testing.T, line, prefix string) words {
-			found := words{}
-			for l := range strings.Lines(output(t, "zsh", "-f", "-c", `
-				compdef() { }
-				_arguments() { state=command; [[ $1 == -C && $2 == *config* && $#words -gt 0 ]] && state=arguments; true }
-				_describe() { print -rl -- ${(P)2} }
-				source $1
-				words=(${=2#netsysrqd})
-				if [[ $3 == - ]]; then
-					_netsysrqd_arguments "$words"
-					print -rl -- $reply
-				else
-					_netsysrqd
-				fi`, "zsh", zsh, line, prefix)) {
-				if m := regexp.MustCompile(`^(?:\([^)]*\))?(-?-?[A-Za-z0-9][A-Za-z0-9-]*)[=:[]`).FindStringSubmatch(l); m != nil && strings.HasPrefix(m[1], prefix) {
-					found.add(m[1])
-				}
-			}
-			return found
-		},
-		"fish": func(t *testing.T, line, prefix string) words {
-			found := words{}
-			for l := range strings.Lines(output(t, "fish", "--no-config", "-c", `source $argv[1]; complete -C "$argv[2] $argv[3]"`, fish, line, prefix)) {
-				word, _, _ := strings.Cut(strings.TrimSpace(l), "\t")
-				found.add(word)
-			}
-			return found
-		},
-	}
-	names := map[string]words{"": {}} // what may follow a word
+	names := map[string]doctest.Words{"": {}} // what may follow a word
 	for c := range s.of {
 		first, second, ok := strings.Cut(c, " ")
 		if c == "" || ofUnits[c] {
 			continue
 		}
-		names[""].add(first)
+		names[""].Add(first)
 		if ok && names[first] == nil {
-			names[first] = words{}
+			names[first] = doctest.Words{}
 		}
 		if ok {
-			names[first].add(second)
+			names[first].Add(second)
 		}
 	}
-	for shell, offer := range shells {
+	for _, shell := range doctest.Shells {
 		t.Run(shell, func(t *testing.T) {
 			for first, want := range names {
-				same(t, "commands "+first, offer(t, strings.TrimSpace(command+" "+first), ""), want)
+				doctest.Same(t, "commands "+first, completion.Offer(t, shell, strings.TrimSpace(completion.Command+" "+first), ""), want)
 			}
 			for name, flags := range s.of {
 				if ofUnits[name] || name == "" && shell == "zsh" { // those are arguments of _arguments
@@ -436,9 +304,9 @@ func TestCompletions(t *testing.T) {
 				}
 				want := maps.Clone(flags)
 				if name != "help" && name != "version" {
-					want.add("-h", "--help")
+					want.Add("-h", "--help")
 				}
-				same(t, name, offer(t, strings.TrimSpace(command+" "+name), "-"), want)
+				doctest.Same(t, name, completion.Offer(t, shell, strings.TrimSpace(completion.Command+" "+name), "-"), want)
 			}
 		})
 	}

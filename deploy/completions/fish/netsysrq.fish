@@ -29,9 +29,8 @@ function __netsysrq_hosts
         }' $file 2>/dev/null
 end
 
-set -l commands keygen enroll status send reboot cancel drill explain help
-set -l key enroll status send reboot cancel drill
-set -l host status send reboot cancel drill
+set -l key enroll status send reboot cancel drill log run
+set -l host status send reboot cancel drill log run
 set -l run send reboot
 
 complete -c netsysrq -f
@@ -46,10 +45,12 @@ complete -c netsysrq -n __fish_use_subcommand -a reboot -d 'Sync, remount read-o
 complete -c netsysrq -n __fish_use_subcommand -a cancel -d 'Drop what hosts still have to do'
 complete -c netsysrq -n __fish_use_subcommand -a drill -d 'Rehearse, by the daemon and by the kernel'
 complete -c netsysrq -n __fish_use_subcommand -a explain -d 'What SysRq keys do and cost'
+complete -c netsysrq -n __fish_use_subcommand -a log -d 'Print the end of a kernel log'
+complete -c netsysrq -n __fish_use_subcommand -a run -d 'Run SysRq keys and print what they print'
 complete -c netsysrq -n __fish_use_subcommand -a help -d 'Say more about a command'
 
 complete -c netsysrq -n "__fish_seen_subcommand_from $key" -a '(__netsysrq_hosts)'
-complete -c netsysrq -n '__fish_seen_subcommand_from help' -a 'keygen enroll status send reboot cancel drill explain hosts'
+complete -c netsysrq -n '__fish_seen_subcommand_from help' -a 'keygen enroll status send reboot cancel drill explain log run hosts'
 
 complete -c netsysrq -n "__fish_seen_subcommand_from keygen $key" -l key -rF -d 'Master key'
 complete -c netsysrq -n "__fish_seen_subcommand_from keygen $key" -l operator -x -d 'Your label'
@@ -80,3 +81,7 @@ complete -c netsysrq -n "__fish_seen_subcommand_from $run" -l rolling -x -d 'So 
 
 complete -c netsysrq -n '__fish_seen_subcommand_from status' -l watch -d 'Ask again and again'
 complete -c netsysrq -n '__fish_seen_subcommand_from drill' -l overdue -x -d 'List hosts without a drill for so long'
+
+complete -c netsysrq -n '__fish_seen_subcommand_from log' -l tail -x -d 'How much of it, such as 64K'
+complete -c netsysrq -n '__fish_seen_subcommand_from log' -l all -d 'All that is still there'
+complete -c netsysrq -n '__fish_seen_subcommand_from log' -s f -l follow -d 'And then what comes'

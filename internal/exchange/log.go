@@ -69,8 +69,8 @@ func NewLog(ctx context.Context, host Host, opt Options) (*Log, error) {
 // Close ends it.
 func (l *Log) Close() { l.paths.close() }
 
-// Outcome says what was learnt of the host so far; its Kind is Answered until
-// something ends the reading.
+// Outcome says what was learnt of the host so far. Its Kind is Answered while
+// the host answers, and else what ended the reading.
 func (l *Log) Outcome() *Outcome {
 	out := l.r.out
 	out.Elapsed = time.Duration(l.opt.Clock.Boot() - l.r.begun)
@@ -89,7 +89,8 @@ func (l *Log) Bounds(ctx context.Context) (Bounds, error) {
 // all that there are by now, and gives them to f in order, those that were
 // overwritten too; the last may be beyond end, since they come in pieces. It
 // returns the number of the record with which to go on, also where it fails; it
-// is below end where the log ends before. Errors are those of Bounds.
+// is below end where the log ends before. f may take its time, which does not
+// count as silence of the host. Errors are those of Bounds.
 func (l *Log) Read(ctx context.Context, first, end uint64, f func(Records)) (next uint64, err error) {
 	if first >= end {
 		return first, nil
@@ -225,6 +226,9 @@ type chunk struct {
 func (r *reader) begin(now, first, end uint64, give func(Records)) {
 	r.part++
 	r.heard, r.failed = now, false
+	if r.out.Replies > 0 {
+		r.out.Kind = Answered
+	}
 	r.want, r.end, r.give = first, end, give
 	r.kept, r.prev, r.atEnd = map[uint64]chunk{}, chunk{}, false
 	r.ask = nil
@@ -473,6 +477,9 @@ func (r *reader) piece(now uint64, p *auth.Piece) {
 		}
 	}
 	r.advance()
+	// Whoever was given records may have kept us from what came meanwhile.
+	r.heard = r.clock.Boot()
+	a.heard = r.heard
 	// A record that is not finished yet is the end too.
 	stuck := p.Next <= a.from && index == a.last && a == r.ask
 	if a.part == r.part && (r.want >= r.bounds.End || stuck && p.Next <= r.want) {

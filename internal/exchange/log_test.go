@@ -335,6 +335,42 @@ func TestLogForeignPieces(t *testing.T) {
 	})
 }
 
+// Whoever takes the records may take his time: that is no silence of the host.
+func TestLogSlowReader(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newLogWorld(t, nil)
+		w.host.Fill(30_000)
+		l := w.openLog(t)
+		x := &transcript{t: t}
+		_, err := l.Read(t.Context(), 0, auth.LogEnd, func(r Records) {
+			x.add(r)
+			time.Sleep(2 * DefaultTimeout)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantLog(t, x, 0)
+	})
+}
+
+// A host that was silent for a while answers again, and is said to.
+func TestLogKindAfterSilence(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newLogWorld(t, nil)
+		w.host.Fill(1000)
+		l := w.openLog(t)
+		x := w.read(t, l, 0)
+		w.host.Mute(true)
+		if _, err := l.Read(t.Context(), x.next, auth.LogEnd, x.add); !errors.Is(err, ErrLog) || l.Outcome().Kind != Unknown {
+			t.Errorf("while it is silent: %v, %v", err, l.Outcome().Kind)
+		}
+		w.host.Mute(false)
+		if _, err := l.Read(t.Context(), x.next, auth.LogEnd, x.add); err != nil || l.Outcome().Kind != Answered {
+			t.Errorf("%v, %v", err, l.Outcome().Kind)
+		}
+	})
+}
+
 // A run goes on beside a reader of the same key, though each uses up the
 // other's challenges.
 func TestLogBesideRun(t *testing.T) {
@@ -486,6 +522,19 @@ func TestRunLog(t *testing.T) {
 		d, text, err := runLog(t, newWorld(t, allow))
 		if err != nil || d.Begun || d.Ended || d.Run.Kind != Accepted || text != "" {
 			t.Errorf("%v %+v: %q", err, d, text)
+		}
+	})
+	in(t, func(t *testing.T) { // so much that the beginning is overwritten
+		w := newWorld(t, func(w *world, c *fakehost.Config) { allow(w, c); c.Room = 10 })
+		w.host.OnRun(func(h *fakehost.Host, _ auth.Request) {
+			h.Printk("sysrq: Show Blocked State")
+			for i := range 300 {
+				h.Printk("task:writer-%d state:D", i)
+			}
+		})
+		d, text, err := runLog(t, w)
+		if err != nil || !d.Begun || !d.Ended || strings.Contains(text, "Show Blocked State") || !strings.HasSuffix(text, "writer-299 state:D\n") {
+			t.Errorf("%v %+v:\n%s", err, d, text)
 		}
 	})
 	in(t, func(t *testing.T) { // no L: nothing is run

@@ -22,9 +22,9 @@ const (
 // Dump is what became of a run whose output was to be read.
 type Dump struct {
 	Run *Outcome // nil: nothing was asked to run, since the log cannot be read
-	Log *Outcome
-	// Begun reports that the kernel wrote of each step; Ended that it wrote no
-	// more after that.
+	Log *Outcome // of reading; nil: not begun
+	// Begun reports that the kernel wrote of each step, or of so much that not
+	// all of it could be read; Ended that it wrote no more after that.
 	Begun, Ended bool
 }
 
@@ -47,9 +47,10 @@ func RunLog(ctx context.Context, host Host, steps []auth.Step, opt Options, f fu
 	if d.Run, err = Run(ctx, host, steps, 0, opt); err != nil || d.Run.Kind != Accepted || d.Run.Reply.Flags&auth.DryRun != 0 {
 		return d, err
 	}
-	told := 0
+	told, lost := 0, false
 	give := func(r Records) {
 		told += bytes.Count(r.Text, []byte("sysrq: "))
+		lost = lost || r.Lost
 		f(r)
 	}
 	at, begun := bounds.End, opt.Clock.Boot()
@@ -67,7 +68,7 @@ func RunLog(ctx context.Context, host Host, steps []auth.Step, opt Options, f fu
 		if next > at {
 			at, last = next, now
 		}
-		d.Begun = told >= len(steps)
+		d.Begun = told >= len(steps) || lost
 		d.Ended = d.Begun && time.Duration(now-last) >= settled
 		since := time.Duration(now - begun)
 		if d.Ended || !d.Begun && since >= opt.Timeout+pauses || since >= longest+pauses {
@@ -127,11 +128,16 @@ func (l *Log) Tail(ctx context.Context, size int, f func(Records)) (next uint64,
 			first = bounds.End - records
 		}
 		var parts []Records
-		n := 0
+		n := 0 // bytes in parts
 		next, err = l.Read(ctx, first, bounds.End, func(r Records) {
-			if !r.Lost {
-				parts = append(parts, r)
-				n += len(r.Text)
+			if r.Lost {
+				return
+			}
+			parts = append(parts, r)
+			n += len(r.Text)
+			for n-len(parts[0].Text) >= size {
+				n -= len(parts[0].Text)
+				parts[0].Text, parts = nil, parts[1:]
 			}
 		})
 		if err != nil || n >= size || first == bounds.Oldest {

@@ -37,9 +37,7 @@ func (s *session) show(a answer) int {
 		for _, l := range a.lines() {
 			fmt.Fprintln(s.w.stdout, l)
 		}
-		for _, h := range hints {
-			fmt.Fprintf(s.w.stderr, "hint: %s\n", h)
-		}
+		s.w.hints(hints)
 	}
 	return code
 }

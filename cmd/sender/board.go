@@ -121,23 +121,6 @@ func (b *board) finish() int {
 	return sum.Exit
 }
 
-// hints tells each hint once: they name no host.
-func (b *board) hints() {
-	if b.s.o.json {
-		return
-	}
-	told := map[string]bool{}
-	for _, a := range b.answers {
-		_, _, hints := a.words()
-		for _, h := range hints {
-			if !told[h] && len(told) < 10 {
-				told[h] = true
-				fmt.Fprintf(b.s.w.stderr, "hint: %s\n", h)
-			}
-		}
-	}
-}
-
 // draw keeps the table up to date.
 func (b *board) draw() {
 	tick := time.NewTicker(200 * time.Millisecond)

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"netsysrq/internal/exchange"
@@ -29,7 +31,7 @@ func (s *session) run(ctx context.Context, do work) int {
 	}
 	code := s.round(ctx, b, do)
 	b.close()
-	b.hints()
+	s.hints(b.answers)
 	return code
 }
 
@@ -47,9 +49,37 @@ func (s *session) round(ctx context.Context, b *board, do work) int {
 		return s.o.rolling == 0 || code == exitOK || code == exitRebooted
 	})
 	for i := begun; i < len(s.hosts); i++ {
-		b.set(i, &result{options: s.o, host: s.hosts[i], many: true, err: errNotAsked})
+		b.set(i, s.notAsked(i))
 	}
 	return b.finish()
+}
+
+// notAsked is what became of a host that was not reached before the end.
+func (s *session) notAsked(i int) *result {
+	return &result{options: s.o, host: s.hosts[i], many: true, err: errNotAsked}
+}
+
+// hints tells each hint once: those of many hosts name none.
+func (s *session) hints(answers []answer) {
+	if s.o.json {
+		return
+	}
+	var list []string
+	for _, a := range answers {
+		_, _, hints := a.words()
+		for _, h := range hints {
+			if !slices.Contains(list, h) && len(list) < 10 {
+				list = append(list, h)
+			}
+		}
+	}
+	s.w.hints(list)
+}
+
+func (w world) hints(list []string) {
+	for _, h := range list {
+		fmt.Fprintf(w.stderr, "hint: %s\n", h)
+	}
 }
 
 // repeat asks every host again and again until ctx ends. The exit code is that

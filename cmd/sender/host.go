@@ -64,25 +64,11 @@ func (s *session) failed(err error) int {
 // ask does what the command line says to a host.
 func (s *session) ask(ctx context.Context, h *hosts.Host, flags auth.RequestFlags, p *progress) *result {
 	r := &result{options: s.o, host: h, many: s.many, flags: flags, drilled: s.drills[h.Name]}
-	op, err := s.master(h)
-	if err != nil {
-		r.err = err
+	to, ok := s.target(ctx, r)
+	if !ok {
 		return r
 	}
-	key, err := op.master.HostKey(h.Enrolled)
-	if err != nil {
-		r.err = err
-		return r
-	}
-	r.key = key.ID
-	if r.addrs, r.err = resolve(ctx, s.o, h); r.err != nil {
-		return r
-	}
-	to := exchange.Host{Name: h.Name, Addrs: r.addrs, Sealer: auth.NewSealer(&key)}
 	opt := s.options(s.o.timeout)
-	if s.o.verbose {
-		s.w.note("%s: key %v of %s, to %v", h.Name, r.key, op.label, r.addrs)
-	}
 	if s.o.command.name == "status" {
 		r.outcome, r.err = exchange.Status(ctx, to, opt)
 	} else {
@@ -95,6 +81,29 @@ func (s *session) ask(ctx context.Context, h *hosts.Host, flags auth.RequestFlag
 		s.watch(ctx, r, to, p)
 	}
 	return r
+}
+
+// target finds out the key and the addresses of a host; where it cannot, r.err
+// says why.
+func (s *session) target(ctx context.Context, r *result) (to exchange.Host, ok bool) {
+	op, err := s.master(r.host)
+	if err != nil {
+		r.err = err
+		return to, false
+	}
+	key, err := op.master.HostKey(r.host.Enrolled)
+	if err != nil {
+		r.err = err
+		return to, false
+	}
+	r.key = key.ID
+	if r.addrs, r.err = resolve(ctx, s.o, r.host); r.err != nil {
+		return to, false
+	}
+	if s.o.verbose {
+		s.w.note("%s: key %v of %s, to %v", r.host.Name, r.key, op.label, r.addrs)
+	}
+	return exchange.Host{Name: r.host.Name, Addrs: r.addrs, Sealer: auth.NewSealer(&key)}, true
 }
 
 // master returns the master key for a host; hosts are asked at once.
@@ -116,6 +125,8 @@ func (w world) trace(e exchange.Event) {
 		w.note("%s  %v sent to %v", at, e.Form, e.Addr)
 	case e.Err != nil:
 		w.note("%s  %v: %v", at, e.Addr, e.Err)
+	case e.Piece != nil:
+		w.note("%s  %v sends piece %d: records %d to %d of %d", at, e.Addr, e.Piece.Index, e.Piece.First, e.Piece.Next, e.Piece.End)
 	case e.Reply != nil:
 		w.note("%s  %v answers %v, ledger age %d s", at, e.Addr, e.Reply.Result, e.Reply.LedgerAge)
 	default:

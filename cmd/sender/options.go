@@ -41,8 +41,8 @@ var commands = []command{
 	{"cancel", []string{"HOST..."}, hostFlags + "one-packet", askHosts},
 	{"drill", []string{"HOST...", "[STEPS]"}, hostFlags + "overdue", drillHosts},
 	{"explain", []string{"[STEPS]"}, "json", explain},
-	{"log", []string{"HOST"}, hostFlags + "tail all follow", kernelLog},
-	{"run", []string{"HOST", "KEYS"}, hostFlags, dump},
+	{"log", []string{"HOST..."}, hostFlags + "tail all follow", kernelLog},
+	{"run", []string{"HOST...", "KEYS"}, hostFlags, dump},
 }
 
 // takes is how many operands the command takes; many is for no limit.
@@ -141,7 +141,7 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.json, "json", false, "")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "")
-	f.StringVar(&o.tail, "tail", "64K", "")
+	f.StringVar(&o.tail, "tail", defaultTail, "")
 	f.BoolVar(&o.all, "all", false, "")
 	f.BoolVarP(&o.follow, "follow", "f", false, "")
 	f.BoolVarP(&o.help, "help", "h", false, "")
@@ -227,12 +227,12 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 		err = errors.New("--ipv4 and --ipv6 exclude each other")
 	case o.port == 0:
 		err = errors.New("--port must be 1 to 65535")
-	case o.all && f.Changed("tail"):
-		err = errors.New("--all and --tail exclude each other")
 	case o.timeout < exchange.MinTimeout || o.timeout > exchange.MaxTimeout:
 		err = errors.New("--timeout must be 100ms to 1h")
 	default:
-		err = o.checkMany(f)
+		if err = o.checkMany(f); err == nil {
+			err = o.checkTail(f)
+		}
 	}
 	if err != nil {
 		return usageError(err, "netsysrq help "+c.name)
@@ -271,13 +271,30 @@ func (o *options) checkMany(f *pflag.FlagSet) error {
 		return errors.New("--rolling must be 1 or more: so many hosts at a time")
 	case f.Changed("rolling") && f.Changed("parallel"):
 		return errors.New("--rolling and --parallel exclude each other")
+	case o.follow && f.Changed("parallel"):
+		return errors.New("--follow and --parallel exclude each other: all hosts are read at once")
 	case (f.Changed("wait") || f.Changed("rolling")) && o.rehearse:
 		return errors.New("--rehearse reboots nothing that --wait or --rolling could wait for")
+	}
+	if logs := o.command.name == "log" || o.command.name == "run"; logs && !f.Changed("parallel") {
+		o.parallel = logParallel
 	}
 	if f.Changed("rolling") && o.wait == 0 {
 		o.wait, _ = time.ParseDuration(defaultWait)
 	}
 	return nil
+}
+
+// checkTail finds out how much of a log is wanted.
+func (o *options) checkTail(f *pflag.FlagSet) (err error) {
+	if o.all {
+		if f.Changed("tail") {
+			return errors.New("--all and --tail exclude each other")
+		}
+		return nil
+	}
+	o.tailBytes, err = parseSize(o.tail)
+	return err
 }
 
 // take takes the operands.
@@ -330,8 +347,8 @@ func (o *options) take(operands []string) (err error) {
 			return usageError(err, "netsysrq help send")
 		}
 	}
-	if c := o.command.name; c == "log" || c == "run" {
-		return o.takeLog()
+	if o.command.name == "run" {
+		return checkDumps(o.steps)
 	}
 	if o.wait > 0 && !slices.ContainsFunc(o.steps, func(s auth.Step) bool { return s.Key == 'b' || s.Key == 'c' }) {
 		return usageError(errors.New("--wait and --rolling wait for a machine that restarts: the steps need b or c"), "netsysrq explain b,c,o")
@@ -354,6 +371,7 @@ const (
 	defaultParallel = 10_000
 	defaultWatch    = "2s"
 	defaultWait     = "10m"
+	defaultTail     = "64K"
 )
 
 // joined joins --watch and --wait with a duration that follows them, so that

@@ -20,71 +20,62 @@ func checkDumps(steps []auth.Step) error {
 	for _, s := range steps {
 		if strings.IndexByte(dumpKeys, s.Key) < 0 {
 			return usageError(fmt.Errorf("run is for SysRq keys that print something and change nothing: not %c", s.Key),
-				"these are d l m p q t w z; netsysrq send runs the others")
+				"netsysrq run HOST... KEYS, of d l m p q t w z; netsysrq send runs the others")
 		}
 	}
 	return nil
 }
 
-// dump is netsysrq run: SysRq keys, and what the kernel prints about them.
+// dump is netsysrq run: SysRq keys, and what the kernels print about them.
 func dump(ctx context.Context, w world, o *options) (int, error) {
-	s, r, host, opt, err := reach(ctx, w, o)
+	s, err := chosen(w, o)
 	if err != nil {
 		return 0, err
 	}
-	defer s.close()
-	if r.err != nil {
-		return s.show(r), nil
-	}
-	p := &logPrinter{w: w.stdout, json: o.json, quiet: o.quiet}
-	d, err := exchange.RunLog(ctx, host, o.steps, opt, p.add)
-	code, line, hints := r.dumpWords(d, err, p.count)
+	return s.printLogs(ctx, s.readDump)
+}
+
+// readDump is the reading of run.
+func (s *session) readDump(ctx context.Context, to exchange.Host, a *logged, p *logPrinter) {
+	d, err := exchange.RunLog(ctx, to, s.o.steps, s.options(s.o.timeout), p.add)
+	a.dump, a.read, a.readErr = d, d.Log, err
 	switch {
-	case o.json:
-		fmt.Fprintln(w.stdout, p.report(r, code, line, hints))
-	case r.outcome == nil:
-		return w.fail(r.err), nil
-	case code != exitOK || !o.quiet:
-		w.note("%s", line)
-		for _, h := range hints {
-			fmt.Fprintf(w.stderr, "hint: %s\n", h)
+	case d.Run == nil: // the log cannot be read
+		if a.outcome = d.Log; d.Log == nil || errors.Is(err, exchange.ErrNotSent) {
+			a.err = err
 		}
+	case a.ran():
+		a.outcome = d.Run
+	default:
+		a.outcome, a.err = d.Run, err
 	}
-	return code, nil
+}
+
+// ran reports whether the steps are run.
+func (a *logged) ran() bool {
+	run := a.dump.Run
+	return run != nil && run.Kind == exchange.Accepted && run.Reply.Flags&auth.DryRun == 0
 }
 
 // dumpWords say what became of the run and of what was to be read about it.
-func (r *result) dumpWords(d *exchange.Dump, err error, lines int) (code int, line string, hints []string) {
-	ran := d.Run != nil && d.Run.Kind == exchange.Accepted && d.Run.Reply.Flags&auth.DryRun == 0
+func (a *logged) dumpWords() (code int, line string, hints []string) {
 	switch {
-	case d.Run == nil: // the log cannot be read
-		if r.outcome, r.err = d.Log, err; errors.Is(err, exchange.ErrNotSent) {
-			r.outcome = nil
-		}
-		code, line, hints = r.logWords(0)
-		if r.outcome != nil {
-			line += "; nothing was run"
-		}
-		return code, line, hints
-	case !ran:
-		if r.outcome, r.err = d.Run, err; errors.Is(err, exchange.ErrNotSent) {
-			r.outcome = nil
-		}
-		return r.words()
-	case err != nil:
-		r.outcome, r.err = d.Log, err
-		code, line, hints = r.logWords(lines)
-		r.outcome = d.Run
-		return code, line + "; " + listSteps(r.options.steps) + " was accepted", hints
+	case a.dump.Run == nil:
+		code, line, hints = a.readWords()
+		return code, line + "; nothing was run", hints
+	case !a.ran():
+		return a.plainWords()
+	case a.readErr != nil:
+		code, line, hints = a.readWords()
+		return code, line + "; " + listSteps(a.options.steps) + " was accepted", hints
 	}
-	r.outcome = d.Run
-	code, line, hints = r.words()
+	code, line, hints = a.plainWords()
 	switch {
-	case !d.Begun:
+	case !a.dump.Begun:
 		return exitUnknown, line + ", but the kernel has written nothing about it",
-			[]string{"a kernel that prints to a slow console may be late: netsysrq log " + r.hostName() + " --follow shows what comes"}
-	case !d.Ended:
-		return code, line + "; the kernel is still writing", []string{"netsysrq log " + r.hostName() + " --follow shows the rest"}
+			[]string{"a kernel that prints to a slow console may be late: netsysrq log " + a.hostName() + " --follow shows what comes"}
+	case !a.dump.Ended:
+		return code, line + "; the kernel is still writing", []string{"netsysrq log " + a.hostName() + " --follow shows the rest"}
 	}
 	return code, line, hints
 }

@@ -88,12 +88,7 @@ func TestScripts(t *testing.T) {
 func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) {
 	e, err := auth.ParseEnrolment(ts.ReadFile(args[0]))
 	ts.Check(err)
-	has := map[string]bool{}
-	words := slices.DeleteFunc(slices.Clone(args[1:]), func(word string) bool {
-		has[word] = true
-		return word == "logs" || word == "prints" // has a log; prints what it is asked to
-	})
-	cfg, falls := configure(ts, fakehost.Config{Key: e.Key, Allow: e.Allow}, words)
+	cfg, falls := configure(ts, fakehost.Config{Key: e.Key, Allow: e.Allow}, args[1:])
 	h := fakehost.New(cfg, 76*time.Hour)
 	conn, err := fakehost.Loopback("127.0.0.1")
 	ts.Check(err)
@@ -103,19 +98,28 @@ func startHost(ts *testscript.TestScript, hosts *hostsOfScripts, args []string) 
 	if falls {
 		h.OnRun(func(h *fakehost.Host, _ auth.Request) { h.Fall(); h.Lose() })
 	}
-	if has["logs"] {
+	equip(h, args[1:], "")
+	go h.Serve(conn)
+}
+
+// equip gives a host a log, if it "logs", and has it print what it is asked to,
+// if it "prints"; name stands in what it prints.
+func equip(h *fakehost.Host, words []string, name string) {
+	if slices.Contains(words, "logs") {
 		h.Fill(100_000)
 		h.Print("evil \x1b]0;owned\a\r\u202e end")
 	}
-	if has["prints"] {
+	if slices.Contains(words, "hello") {
+		h.Print("hello from %s", name)
+	}
+	if slices.Contains(words, "prints") {
 		h.OnRun(func(h *fakehost.Host, r auth.Request) {
 			for range r.Sequence() {
 				h.Printk("sysrq: Show Blocked State")
-				h.Printk("task:dd state:D stack:0")
+				h.Printk("task:dd%s state:D stack:0", name)
 			}
 		})
 	}
-	go h.Serve(conn)
 }
 
 // configure makes a host as some words say, and reports whether it falls.
@@ -146,6 +150,9 @@ func configure(ts *testscript.TestScript, cfg fakehost.Config, words []string) (
 			falls = true
 		case "forgets": // all but 20 records of its log
 			cfg.Room = 20
+		case "reader": // its operator may read the log and have it written
+			cfg.Allow, _ = auth.ParseKeySet("wtL")
+		case "logs", "hello", "prints": // see equip
 		default:
 			ts.Fatalf("host: unknown word %q", word)
 		}
@@ -181,6 +188,7 @@ func startHosts(ts *testscript.TestScript, args []string) {
 		if falls {
 			h.OnRun(func(h *fakehost.Host, _ auth.Request) { h.Fall() })
 		}
+		equip(h, w, name)
 		known[key.ID] = h
 		list += fmt.Sprintf("[hosts.%s]\naddress = %q\ngroups = [%q]\n", name, fakehost.Address(i), [...]string{"odd", "even"}[i%2])
 	}

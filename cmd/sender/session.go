@@ -62,7 +62,7 @@ func chosen(w world, o *options) (*session, error) {
 		return nil, usageError(fmt.Errorf("is %q a host or the steps? The list of hosts does not have it", d),
 			"write steps with commas: n,s,u,b")
 	}
-	if o.command.name == "send" && list.Knows(o.stepsText) {
+	if (o.command.name == "send" || o.command.name == "run") && list.Knows(o.stepsText) {
 		return nil, usageError(fmt.Errorf("%q is a host, and the steps are missing", o.stepsText), "write steps with commas: n,s,u,b")
 	}
 	s := &session{w: w, o: o, many: !o.single() || o.watch > 0}

@@ -18,8 +18,8 @@ and rebooting, when nothing else of it answers any more.
     netsysrq cancel HOST...           drop what hosts still have of yours to do
     netsysrq drill  HOST... [n,s,u,b] rehearse, by the daemon and by the kernel
     netsysrq explain [n,s,u,b]        what SysRq keys do and cost
-    netsysrq log    HOST              print the end of HOST's kernel log
-    netsysrq run    HOST w            run a SysRq key, and print what it prints
+    netsysrq log    HOST...           print the end of HOST's kernel log
+    netsysrq run    HOST... w         run a SysRq key, and print what it prints
     netsysrq help   COMMAND           say more about a command
 
 HOST is the name under which the host was enrolled, which is also where packets
@@ -48,7 +48,8 @@ Where to:
   -4, --ipv4                 use IPv4 only
   -6, --ipv6                 use IPv6 only
       --timeout DURATION     how long to try, 100ms to 1h (default 10s)
-      --parallel N           so many hosts at once (default 10000)
+      --parallel N           so many hosts at once (default 10000; of log and
+                             run 64)
 
 What to do:
       --rehearse             everything but the act
@@ -234,7 +235,7 @@ machine, whether kernel.sysrq as distributions set it lets it through, and what
 is remarkable about the steps together. Without STEPS it lists all keys. Nothing
 is sent. The source is the kernel's Documentation/admin-guide/sysrq.rst.
 `,
-	"log": `netsysrq log HOST [--tail SIZE | --all] [--follow]
+	"log": `netsysrq log HOST... [--tail SIZE | --all] [--follow]
 
 Prints the end of HOST's kernel log, as dmesg does, also when every process of
 HOST hangs: the kernel module reads it. Without the module netsysrqd does, as long
@@ -243,6 +244,14 @@ as it lives.
 --tail takes a number of bytes, with K or M behind it; --all prints what is still
 there. --follow goes on with what comes, until ^C, and asks once a second.
 
+Many hosts are printed as each is complete, one after the other, each below a
+line ==> HOST <==; with --follow, of up to 1000 hosts, every line begins with
+the host's name. Only logs are on stdout: what went wrong, and a last line that
+counts, are on stderr.
+
+--json prints an object for each host, with its lines. With --follow, and of a
+log above 1 MiB, they come in several objects; all but the last have "more":true.
+
 What is lost on the way is asked for again. If the host has overwritten something
 before it could be read, a line says how many records are missing there. Control
 characters are printed as \x1b, so that nothing in a log can play with a terminal.
@@ -250,7 +259,7 @@ characters are printed as \x1b, so that nothing in a log can play with a termina
 The key needs the letter L in its allowed set on HOST, since a kernel log tells
 addresses, names and devices: netsysrq enroll HOST --allow nsubL proposes it.
 `,
-	"run": `netsysrq run HOST KEYS
+	"run": `netsysrq run HOST... KEYS
 
 Runs SysRq keys that print something, and prints what the kernel writes from then
 on, until it is silent for a second:
@@ -263,6 +272,9 @@ on, until it is silent for a second:
 The blocked tasks of a server that hangs: netsysrq run HOST w. The key needs both
 the SysRq key and the letter L in its allowed set on HOST; if it may not read the
 log, nothing is run. Where kernel.sysrq forbids the key, HOST says so.
+
+Only what the kernel writes is on stdout, of many hosts as log has it. What became
+of each run is on stderr.
 `,
 }
 

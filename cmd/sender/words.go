@@ -259,8 +259,13 @@ func (r *result) unknownWords() (line string, hints []string) {
 		line = fmt.Sprintf("unknown: %s; the run was not sent", quiet)
 		hints = append(hints, "the one-packet form needs a synchronised clock on our side, or --one-packet to insist")
 	}
+	return line, append(hints, r.silenceHints(o)...)
+}
+
+// silenceHints are why a host may be silent.
+func (r *result) silenceHints(o *exchange.Outcome) (hints []string) {
 	if o.Reply == nil {
-		id := r.key.String()
+		name, id := r.hostName(), r.key.String()
 		if r.hintsForAll() {
 			id = "that -v tells"
 		} else {
@@ -274,7 +279,7 @@ func (r *result) unknownWords() (line string, hints []string) {
 	} else if o.Unreachable != nil {
 		hints = append(hints, fmt.Sprintf("the network said: %v", o.Unreachable))
 	}
-	return line, hints
+	return hints
 }
 
 // ago says how long ago a date was, in days.

@@ -45,7 +45,7 @@ complete -c netsysrq -n __fish_use_subcommand -a reboot -d 'Sync, remount read-o
 complete -c netsysrq -n __fish_use_subcommand -a cancel -d 'Drop what hosts still have to do'
 complete -c netsysrq -n __fish_use_subcommand -a drill -d 'Rehearse, by the daemon and by the kernel'
 complete -c netsysrq -n __fish_use_subcommand -a explain -d 'What SysRq keys do and cost'
-complete -c netsysrq -n __fish_use_subcommand -a log -d 'Print the end of a kernel log'
+complete -c netsysrq -n __fish_use_subcommand -a log -d 'Print the end of kernel logs'
 complete -c netsysrq -n __fish_use_subcommand -a run -d 'Run SysRq keys and print what they print'
 complete -c netsysrq -n __fish_use_subcommand -a help -d 'Say more about a command'
 

@@ -59,12 +59,14 @@ func (m *Many) Serve() error {
 				continue
 			}
 			from := msg.Addr.(*net.UDPAddr).AddrPort()
-			reply, ok := h.Handle(packet, auth.Source(maphash.Comparable(seed, from)))
 			var to ipv4.ControlMessage
-			if !ok || to.Parse(msg.OOB[:msg.NN]) != nil {
+			answers := h.Answer(packet, auth.Source(maphash.Comparable(seed, from)))
+			if len(answers) == 0 || to.Parse(msg.OOB[:msg.NN]) != nil {
 				continue
 			}
-			packets.WriteTo(reply[:], &ipv4.ControlMessage{Src: to.Dst}, msg.Addr)
+			for _, answer := range answers {
+				packets.WriteTo(answer, &ipv4.ControlMessage{Src: to.Dst}, msg.Addr)
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -20,6 +21,8 @@ const (
 	quiet = 60 * time.Millisecond
 	// maxAsks bounds the requests whose late pieces are still welcome.
 	maxAsks = 64
+	// maxKept bounds the pieces that wait for others before them.
+	maxKept = 4 * auth.MaxPieces
 )
 
 // Records are consecutive records of a host's kernel log.
@@ -53,7 +56,8 @@ type Log struct {
 	r     *reader
 }
 
-// NewLog begins to read the log of a host; nothing is sent yet. It ends with ctx.
+// NewLog begins to read the log of a host; nothing is sent yet. It ends with
+// ctx. It has sockets of its own: opt.Shared carries no pieces.
 func NewLog(ctx context.Context, host Host, opt Options) (*Log, error) {
 	opt, err := opt.checked(host)
 	if err != nil {
@@ -61,9 +65,7 @@ func NewLog(ctx context.Context, host Host, opt Options) (*Log, error) {
 	}
 	p := newPaths(ctx, host.Addrs, opt.Dial)
 	p.size = auth.PieceSize
-	r := &reader{sealer: host.Sealer, clock: opt.Clock, trace: opt.Trace, begun: opt.Clock.Boot(),
-		statuses: map[auth.RequestID]uint64{}, asks: map[auth.RequestID]*logAsk{}, used: map[auth.Challenge]bool{}}
-	return &Log{host, opt, p, r}, nil
+	return &Log{host, opt, p, newReader(host.Sealer, opt)}, nil
 }
 
 // Close ends it.
@@ -199,6 +201,11 @@ type reader struct {
 	out    Outcome
 }
 
+func newReader(sealer *auth.Sealer, opt Options) *reader {
+	return &reader{sealer: sealer, clock: opt.Clock, trace: opt.Trace, begun: opt.Clock.Boot(),
+		statuses: map[auth.RequestID]uint64{}, asks: map[auth.RequestID]*logAsk{}, used: map[auth.Challenge]bool{}}
+}
+
 // logAsk is one request for pieces.
 type logAsk struct {
 	id        auth.RequestID
@@ -260,6 +267,8 @@ func (r *reader) due(now uint64) (out []datagram) {
 	}
 	if r.polling && r.poll.due(now) {
 		s := auth.Request{Op: auth.OpStatus, ID: newID(), Time: r.hostTime()}
+		// The challenge of an older one would be dead.
+		maps.DeleteFunc(r.statuses, func(_ auth.RequestID, sent uint64) bool { return now-sent > uint64(auth.ChallengeTTL) })
 		r.statuses[s.ID] = now
 		out = append(out, datagram{StatusForm, r.sealer.SealRequest(&s), r.poll.newPort()})
 	}
@@ -472,7 +481,9 @@ func (r *reader) piece(now uint64, p *auth.Piece) {
 		at = min(at, a.from)
 	}
 	if p.Next > at && c.Next > r.want && at < r.end {
-		if old, twice := r.kept[at]; !twice || old.Next < c.Next {
+		old, twice := r.kept[at]
+		room := len(r.kept) < maxKept || at <= r.want
+		if twice && old.Next < c.Next || !twice && room {
 			r.kept[at] = c
 		}
 	}

@@ -386,6 +386,38 @@ func TestLogBesideRun(t *testing.T) {
 	})
 }
 
+// What a host sends takes no more memory the longer it goes on: neither pieces
+// far ahead of what is wanted, nor silence.
+func TestLogBounded(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newLogWorld(t, nil)
+		r := newReader(w.sealer, Options{Clock: w.opt.Clock, Trace: func(Event) {}})
+		now := w.opt.Clock.Boot()
+		r.begin(now, 0, auth.LogEnd, func(c Records) { t.Errorf("given %d to %d", c.First, c.Next) })
+		for i := range uint64(1000) {
+			r.ask, r.challenge = nil, auth.Challenge{byte(i), byte(i >> 8), 1}
+			r.due(now)
+			packet := w.sealer.SealPiece(&auth.Piece{ID: r.ask.id, First: 10 + 2*i, Next: 11 + 2*i, End: 1e6, Index: 1})
+			r.ask.pieces = auth.MaxPieces
+			r.receive(now, netip.AddrPort{}, packet)
+		}
+		if r.out.Replies != 1000 || len(r.kept) != maxKept || len(r.asks) > maxAsks || len(r.order) > maxAsks || len(r.used) > 2*maxAsks+1 {
+			t.Errorf("%d replies, %d kept, %d asks, %d used challenges", r.out.Replies, len(r.kept), len(r.asks), len(r.used))
+		}
+	})
+	in(t, func(t *testing.T) {
+		w := newLogWorld(t, nil)
+		l := w.openLog(t)
+		w.host.Mute(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		l.Follow(ctx, 0, func(Records) {}, func(bool) {})
+		if sent := l.Outcome().Sent; sent < 10_000 || len(l.r.statuses) > 40 {
+			t.Errorf("%d packets sent, %d statuses remembered", sent, len(l.r.statuses))
+		}
+	})
+}
+
 func FuzzPiece(f *testing.F) {
 	key, _ := new(auth.Master).HostKey("web1")
 	sealer := auth.NewSealer(&key)
@@ -394,8 +426,7 @@ func FuzzPiece(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte, index, flags byte, first, next, end, oldest, from, to uint64, ours bool) {
 		var now uint64 = 1e12
 		clock := Clock{Real: func() uint64 { return now }, Boot: func() uint64 { return now }, Synchronised: func() bool { return true }}
-		r := &reader{sealer: sealer, clock: clock, trace: func(Event) {}, begun: now,
-			statuses: map[auth.RequestID]uint64{}, asks: map[auth.RequestID]*logAsk{}, used: map[auth.Challenge]bool{}}
+		r := newReader(sealer, Options{Clock: clock, Trace: func(Event) {}})
 		at := from
 		r.begin(now, from, to, func(c Records) {
 			if c.First != at || c.Next <= c.First || c.First >= to {

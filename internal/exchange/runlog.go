@@ -21,7 +21,7 @@ const (
 
 // Dump is what became of a run whose output was to be read.
 type Dump struct {
-	Run *Outcome // nil: nothing was asked to run, since the log cannot be read
+	Run *Outcome // nil: the host was not asked to run anything
 	Log *Outcome // of reading; nil: not begun
 	// Begun reports that the kernel wrote of each step, or of so much that not
 	// all of it could be read; Ended that it wrote no more after that.
@@ -81,9 +81,9 @@ func RunLog(ctx context.Context, host Host, steps []auth.Step, opt Options, f fu
 }
 
 // Follow reads a log from a record on, for ever, and gives it to f. It returns
-// the error that ends it; silence of the host does not. quiet is told, once
+// the error that ends it; silence of the host does not. changed is told, once
 // each time, that the host has become silent, or is heard again.
-func (l *Log) Follow(ctx context.Context, from uint64, f func(Records), quiet func(silent bool)) (next uint64, err error) {
+func (l *Log) Follow(ctx context.Context, from uint64, f func(Records), changed func(silent bool)) (next uint64, err error) {
 	silent := false
 	for next = from; ; {
 		next, err = l.Read(ctx, next, auth.LogEnd, f)
@@ -93,7 +93,7 @@ func (l *Log) Follow(ctx context.Context, from uint64, f func(Records), quiet fu
 		}
 		if now := err != nil; now != silent {
 			silent = now
-			quiet(silent)
+			changed(silent)
 		}
 		if err := sleep(ctx, time.Second); err != nil {
 			return next, err

@@ -117,6 +117,25 @@ func TestLogBlocks(t *testing.T) {
 	}
 }
 
+// No host prints in the name of another.
+func TestLogForgedHeader(t *testing.T) {
+	for _, follow := range []bool{false, true} {
+		list, out := printers(t, 2, &options{follow: follow})
+		p := list[0]
+		p.add(exchange.Records{Text: []byte("<6>==> web1 <==\n==> web1 <==\nweb1: all is well\n")})
+		p.a.outcome = &exchange.Outcome{Kind: exchange.Answered}
+		p.a.read = p.a.outcome
+		p.out.end(p)
+		want := "==> web0 <==\n\\x3d=> web1 <==\n\\x3d=> web1 <==\nweb1: all is well\n"
+		if follow {
+			want = "web0: ==> web1 <==\nweb0: ==> web1 <==\nweb0: web1: all is well\n"
+		}
+		if got := out.String(); got != want {
+			t.Errorf("follow %v: %q", follow, got)
+		}
+	}
+}
+
 // A long log is more than one JSON object, and none of them is long.
 func TestLogParts(t *testing.T) {
 	const lines = 3000

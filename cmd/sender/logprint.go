@@ -121,6 +121,11 @@ func (p *logPrinter) text(r exchange.Records) []byte {
 		p.a.printed++
 		_, rest := splitPrio(bytes.TrimSuffix(line, []byte("\n")))
 		b.WriteString(name)
+		if p.out.inBlocks() && bytes.HasPrefix(rest, []byte("=")) {
+			// No host is to begin a block in the name of another.
+			b.WriteString(`\x3d`)
+			rest = rest[1:]
+		}
 		b.WriteString(escape(rest))
 		b.WriteByte('\n')
 	}

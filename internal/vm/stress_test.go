@@ -30,7 +30,6 @@ type stressReport struct {
 	Daemon   int
 	Outcomes map[string]int
 	Faults   []string
-	Notes    []string
 }
 
 // number is a setting in the environment, or what stands for it.
@@ -102,9 +101,6 @@ func TestStress(t *testing.T) {
 	t.Logf("progress:\n%s", strings.Join(all[:len(all)-1], "\n"))
 	t.Logf("%d rounds in %.0f s: %v\n%v\naccepted by the daemon alone: %d, outcomes of the sender's way: %v",
 		r.Rounds, r.Seconds, r.Counts, r.Tally, r.Daemon, r.Outcomes)
-	for _, n := range r.Notes {
-		t.Log(n)
-	}
 	for _, f := range r.Faults {
 		t.Error(f)
 	}

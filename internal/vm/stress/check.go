@@ -73,7 +73,6 @@ type checker struct {
 	*history
 	lives  map[auth.RequestID]*life
 	faults []string
-	notes  []string // what is seldom, and no fault of the module
 	tally  tally
 
 	// Of the ledger that is gone through.
@@ -99,7 +98,6 @@ type tally struct {
 	ByTake, ByVeto, ByDeadline                      int
 	Steps, ByTick, Skipped, Cut, Unsaid, Barriers   int
 	ByTime, Answers, Repeats, Silent, Events, Lost  int
-	TwoVoices                                       int // answers of the daemon to what the module held
 	Words, WordsTaken, WordsLate, WordsNotPermitted int
 }
 
@@ -577,10 +575,7 @@ func (c *checker) checkAnswers() {
 			}
 			if a.flags&auth.Armed == 0 {
 				if v.fresh && a.at > v.at && c.holds(v, a.at) {
-					c.tally.TwoVoices++
-					if c.tally.TwoVoices == 1 {
-						c.notes = append(c.notes, "the daemon answered too:\n"+c.tell(r.id))
-					}
+					c.fail(r.id, "answered by the daemon at %d, though the module held it", a.at)
 				}
 				continue // by the daemon without the module
 			}

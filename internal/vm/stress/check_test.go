@@ -152,6 +152,10 @@ func TestFaults(t *testing.T) {
 		"gave up":        {func(h *history) { h.requests[first].waited, h.requests[first].answers = true, nil }, "within the sender's way"},
 		"also by the daemon": {func(h *history) { h.daemonRuns[first] = 1 },
 			"by daemon and kernel"},
+		"two voices": {func(h *history) {
+			r := h.requests[later]
+			r.answers = append(r.answers, answer{r.answers[0].at + second/100, 4, auth.Accepted, auth.DryRun, 3, auth.Daemon})
+		}, "answered by the daemon"},
 		"refused and run": {func(h *history) { h.requests[first].outcome = &exchange.Outcome{Kind: exchange.Refused} }, "refused by the answer, and run"},
 		"accepted and not run": {func(h *history) {
 			h.requests[auth.RequestID{3}] = &request{id: auth.RequestID{3}, first: 20 * second, outcome: &exchange.Outcome{Kind: exchange.Accepted}}

@@ -39,7 +39,6 @@ type Report struct {
 	Daemon   int
 	Outcomes map[string]int // of the sender's way
 	Faults   []string
-	Notes    []string // of what is seldom, and no fault
 }
 
 // Letters that an operator's key may have. The module's interrupt handler takes
@@ -182,7 +181,7 @@ func stress(rounds int, seed uint64, enrolments string) (*Report, error) {
 	}
 	r := &Report{Rounds: rounds, Counts: d.counts, Daemon: len(w.daemonRuns), Outcomes: map[string]int{}}
 	c := w.check()
-	r.Faults, r.Notes, r.Tally = c.faults, c.notes, c.tally
+	r.Faults, r.Tally = c.faults, c.tally
 	for _, q := range w.order {
 		if q.outcome != nil {
 			r.Outcomes[q.outcome.Kind.String()]++

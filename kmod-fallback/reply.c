@@ -27,7 +27,12 @@ struct errand {
 	bool daemon, warm;
 };
 
-static bool next_errand(struct errand *e)
+/*
+ * Each job has one turn, *turn counts them, and then letters have theirs: what
+ * cannot be sent keeps nothing else waiting. What comes up behind *turn comes
+ * with a call of the tasklet of its own.
+ */
+static bool next_errand(struct errand *e, int *turn)
 {
 	struct nsrq_account *a;
 	struct nsrq_job *job;
@@ -36,7 +41,8 @@ static bool next_errand(struct errand *e)
 
 	memset(e, 0, sizeof(*e));
 	raw_spin_lock_irqsave(&nsrq.lock, flags);
-	for (job = nsrq.jobs; job < nsrq.jobs + NSRQ_JOBS; job++) {
+	while (!found && *turn < NSRQ_JOBS) {
+		job = &nsrq.jobs[(*turn)++];
 		e->warm = job->phase == NSRQ_JOB_PENDING && !job->warm;
 		found = e->warm ||
 			(job->phase == NSRQ_JOB_SETTLED && !job->sending);
@@ -47,7 +53,6 @@ static bool next_errand(struct errand *e)
 		e->job = job;
 		e->serial = job->serial;
 		e->letter = job->letter;
-		break;
 	}
 	if (!found && nsrq.letter_count) {
 		found = true;
@@ -270,20 +275,21 @@ static bool send_letter(const struct errand *e)
 void nsrq_post(struct tasklet_struct *t)
 {
 	struct errand e;
+	int n, turn = 0;
 	bool ok;
-	int n;
 
-	for (n = 0; n < NSRQ_LETTERS && next_errand(&e); n++) {
+	for (n = 0; n < NSRQ_LETTERS && next_errand(&e, &turn); n++) {
 		if (e.warm) {
 			warm_up(&e.letter.peer);
 			continue;
 		}
 		ok = send_letter(&e);
-		nsrq_count(ok ? NSRQ_COUNT_SENT : NSRQ_COUNT_LOST);
 		if (e.job)
 			nsrq_sent(e.job, e.serial, ok);
-		if (e.job && !ok)
-			break;
+		if (ok)
+			nsrq_count(NSRQ_COUNT_SENT);
+		else if (!e.job)
+			nsrq_count(NSRQ_COUNT_LOST);
 	}
 	memzero_explicit(&e, sizeof(e));
 	if (n == NSRQ_LETTERS)

@@ -508,13 +508,14 @@ static u64 advance(u8 by)
 				nsrq_settle_job(job, &now, NETSYSRQ_BY_DEADLINE);
 			if (job->phase == NSRQ_JOB_SETTLED && now.boot >= job->due) {
 				nsrq_note(NETSYSRQ_EVENT_UNSAID, by, 0, job, &now);
+				nsrq_count(NSRQ_COUNT_LOST);
 				job->phase = job->run ? NSRQ_JOB_RUN : NSRQ_JOB_FREE;
 			}
 			if (job->phase == NSRQ_JOB_SETTLED ||
 			    job->phase == NSRQ_JOB_PENDING)
 				next = min(next, job->due);
-			if (job->phase == NSRQ_JOB_SETTLED && !job->sending) {
-				owed = true;
+			if (job->phase == NSRQ_JOB_SETTLED) {
+				owed |= !job->sending;
 				next = min(next, now.boot + NSRQ_AGAIN * NSRQ_MS);
 			}
 		}

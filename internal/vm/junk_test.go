@@ -27,12 +27,14 @@ import (
 type moduleStatus struct {
 	Packets map[string]uint64
 	Replies uint64 `json:"replies_sent"`
+	Unsent  uint64 `json:"replies_not_sent"`
 	Keys    []struct {
 		ID string `json:"key_id"`
 	}
 	Events []struct {
 		Kind, By, Steps, Request string
-		Result                   string `json:"decision"`
+		Result                   string  `json:"decision"`
+		Boot                     float64 `json:"boottime_s"`
 	}
 }
 

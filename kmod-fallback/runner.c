@@ -273,6 +273,25 @@ static void keep(u64 handle, const struct nsrq_request *p,
 		nsrq_note(NETSYSRQ_EVENT_REQUEST, 0, d->reason, job, now);
 }
 
+/*
+ * Has this CPU's tick come in so many ms, or sooner if it is due sooner. Neither
+ * the tick nor the end of the CPU can come in between.
+ */
+static void pull_tick(u32 ms)
+{
+	struct nsrq_cpu *cpu;
+	unsigned long flags;
+	u64 due;
+
+	local_irq_save(flags);
+	cpu = this_cpu_ptr(&nsrq_cpus);
+	due = ktime_get_mono_fast_ns() + ms * NSRQ_MS;
+	if (cpu->ticking && ktime_to_ns(hrtimer_get_expires(&cpu->tick)) > (s64)due)
+		hrtimer_start(&cpu->tick, ms_to_ktime(ms),
+			      HRTIMER_MODE_REL_PINNED_HARD);
+	local_irq_restore(flags);
+}
+
 /* A request that was opened with the key of this handle. In softirq. */
 enum nsrq_verdict nsrq_receive(u64 handle, const struct nsrq_request *p,
 			       const struct nsrq_peer *peer, u64 source)
@@ -280,7 +299,6 @@ enum nsrq_verdict nsrq_receive(u64 handle, const struct nsrq_request *p,
 	bool random = rng_is_initialized();
 	u8 draw[NSRQ_CHALLENGE_SIZE];
 	struct nsrq_decision d;
-	struct nsrq_cpu *cpu;
 	struct nsrq_job *job;
 	struct nsrq_now now;
 	unsigned long flags;
@@ -307,10 +325,8 @@ enum nsrq_verdict nsrq_receive(u64 handle, const struct nsrq_request *p,
 	nsrq_count(d.reason ? d.reason : NSRQ_COUNT_OK);
 	if (!d.pending && d.silent)
 		return NSRQ_DROP;
-	cpu = this_cpu_ptr(&nsrq_cpus);
-	if (d.pending && cpu->ticking)
-		hrtimer_start(&cpu->tick, ms_to_ktime(wait),
-			      HRTIMER_MODE_REL_PINNED_HARD);
+	if (d.pending)
+		pull_tick(wait);
 	post();
 	if (!d.pending)
 		return NSRQ_DROP;

@@ -48,8 +48,9 @@ type rehearsal struct {
 	id     auth.RequestID
 }
 
-// rehearse seals a request, sends it once from an address, and waits for nothing.
-func rehearse(t *testing.T, m *vm.Machine, sealer *auth.Sealer, from netip.AddrPort, id auth.RequestID, c auth.Challenge) *rehearsal {
+// rehearse seals a request for a step, sends it once from an address, and waits
+// for nothing.
+func rehearse(t *testing.T, m *vm.Machine, sealer *auth.Sealer, from netip.AddrPort, step byte, id auth.RequestID, c auth.Challenge) *rehearsal {
 	t.Helper()
 	conn, err := m.Net.DialFrom(from, vm.GuestUDP4(auth.Port))
 	if err != nil {
@@ -57,7 +58,7 @@ func rehearse(t *testing.T, m *vm.Machine, sealer *auth.Sealer, from netip.AddrP
 	}
 	t.Cleanup(func() { conn.Close() })
 	r := auth.Request{Op: auth.OpRun, ID: id, Challenge: c, Flags: auth.Rehearse}
-	r.SetSteps([]auth.Step{{Key: 'n'}})
+	r.SetSteps([]auth.Step{{Key: step}})
 	packet := sealer.SealRequest(&r)
 	if _, err := conn.Write(packet[:]); err != nil {
 		t.Fatal(err)
@@ -82,6 +83,68 @@ func (r *rehearsal) answer(t *testing.T, patience time.Duration) *auth.Reply {
 	return &reply
 }
 
+// TestDeadlineOfTheFirst leaves nothing of a machine but the interrupts of one
+// CPU, and sends a second request shortly before the first one's deadline: that
+// postpones nothing.
+func TestDeadlineOfTheFirst(t *testing.T) {
+	if v := vm.TestKernel(); v == "5.10" || v == "6.1" || v == vm.DebugVersion {
+		t.Skip("before 6.12 the second would not be seen in between")
+	}
+	h := newLogHost(t, true)
+	const (
+		deadline = 380 * time.Millisecond // less than the tick's own period
+		later    = 250 * time.Millisecond
+	)
+	if err := h.WriteFile(vm.Within(t, 10*time.Second), "/etc/netsysrq/netsysrqd.toml", 0o644, []byte("deadline = \"380ms\"\n"+config)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Machine.Run(vm.Within(t, 10*time.Second), "netsysrqd", "load-keys"); err != nil {
+		t.Fatal(err)
+	}
+	mark := h.Console.Mark()
+	for _, spin := range []string{"irqs 0", "preempt 1"} {
+		if err := h.WriteFile(vm.Within(t, 10*time.Second), "/sys/module/hang/parameters/spin", 0, []byte(spin)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cpu := range []string{"0", "1"} {
+		if _, err := h.Console.Await(vm.Within(t, 20*time.Second), mark, "hang: cpu "+cpu+": tick silent"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked := [2]exchange.Host{h.asked(h.alice, vm.GuestUDP4(auth.Port)), h.asked(h.bob, vm.GuestUDP4(auth.Port))}
+	const attempts = 10 // of which the emulator may break some
+	for n := range byte(attempts) {
+		var c [2]auth.Challenge
+		for i := range asked {
+			c[i] = challenge(t, asked[i], h.Net.Dial)
+		}
+		var r [2]*rehearsal
+		var sent [2]time.Time
+		var answers [2]*auth.Reply
+		for i := range r {
+			sent[i] = time.Now()
+			from := netip.AddrPortFrom(vm.HostIPv4, 5000+uint16(n)*2+uint16(i))
+			r[i] = rehearse(t, h.Machine, asked[i].Sealer, from, 'w', auth.RequestID{1, n, byte(i)}, c[i])
+			if i == 0 {
+				time.Sleep(later)
+			}
+		}
+		for i := range r {
+			if answers[i] = r[i].answer(t, 10*time.Second); answers[i] == nil || answers[i].Result != auth.Accepted {
+				t.Fatalf("request %d is answered by %+v", i, answers[i])
+			}
+		}
+		apart := time.Duration(answers[1].Time - answers[0].Time)
+		t.Logf("attempt %d: sent %v apart, answered %v apart", n+1, sent[1].Sub(sent[0]), apart)
+		// Two answers of one tick are less than this apart.
+		if sent[1].Sub(sent[0]) < deadline-50*time.Millisecond && apart > later/2 {
+			return
+		}
+	}
+	t.Error("the first was never answered before the second")
+}
+
 // TestAnswerThatCannotLeave has the module owe an answer to an address to which
 // no route leads: it keeps nobody else waiting, and leaves as soon as it can.
 func TestAnswerThatCannotLeave(t *testing.T) {
@@ -102,8 +165,8 @@ func TestAnswerThatCannotLeave(t *testing.T) {
 		}
 		for n := range byte(attempts) {
 			first, second := auth.RequestID{1, n}, auth.RequestID{2, n}
-			a := rehearse(t, h.Machine, h.sealer, far, first, challenge(t, asked, h.Net.Dial))
-			b := rehearse(t, h.Machine, h.sealer, near, second, challenge(t, asked, h.Net.Dial))
+			a := rehearse(t, h.Machine, h.sealer, far, 'n', first, challenge(t, asked, h.Net.Dial))
+			b := rehearse(t, h.Machine, h.sealer, near, 'n', second, challenge(t, asked, h.Net.Dial))
 			reply := b.answer(t, 2*time.Second)
 			a.Close()
 			b.Close()
@@ -131,7 +194,7 @@ func TestAnswerThatCannotLeave(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := h.module().Unsent
-			a := rehearse(t, h.Machine, h.sealer, far, auth.RequestID{3, n}, challenge(t, asked, h.Net.Dial))
+			a := rehearse(t, h.Machine, h.sealer, far, 'n', auth.RequestID{3, n}, challenge(t, asked, h.Net.Dial))
 			time.Sleep(330 * time.Millisecond) // 80 ms after the deadline
 			if _, err := h.Machine.Run(vm.Within(t, 10*time.Second), route("del")...); err != nil {
 				t.Fatal(err)

@@ -137,7 +137,7 @@ func (m *Machine) resume(ctx context.Context, s *State) error {
 // launch starts QEMU.
 func (m *Machine) launch(more ...string) (err error) {
 	m.Machine, err = vm.Launch(memory, m.opt.Life, append([]string{
-		"-kernel", m.image.vmlinuz(), "-initrd", m.initrd(), "-append", vm.KernelParameters("rw", tsc(), m.opt.Append),
+		"-kernel", m.image.vmlinuz(), "-initrd", m.initrd(), "-append", vm.KernelParameters("rw", m.opt.Append),
 		"-drive", "if=none,id=root,format=qcow2,cache=unsafe,discard=unmap,file=" + comma(m.overlay()),
 		"-drive", "if=none,id=files,format=raw,readonly=on,file=" + comma(m.files.path),
 	}, append(hardware, more...)...)...)

@@ -68,7 +68,7 @@ func Booted(ctx context.Context, i *Image) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the initramfs: %w", err)
 	}
-	key := digest(i.key, version, string(initrd), fmt.Sprint(memory, fileMiB, hardware, vm.KernelParameters(tsc())))
+	key := digest(i.key, version, string(initrd), fmt.Sprint(memory, fileMiB, hardware, vm.KernelParameters()))
 	return cached(i, nil, "booted", key, func(dir string) error {
 		m, err := boot(ctx, i, i.disk(), "raw", Options{})
 		if m != nil {

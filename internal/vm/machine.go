@@ -345,7 +345,7 @@ func arguments(initrd string, opt Options) []string {
 	}
 	args := append(hardware(memory),
 		"-kernel", opt.Kernel.Image, "-initrd", initrd,
-		"-append", strings.TrimSpace(kernelParameters+opt.Append),
+		"-append", KernelParameters(opt.Append),
 		"-serial", "chardev:control",
 	)
 	if opt.Disk != "" {

@@ -43,9 +43,10 @@ func (m *Machine) Quit(ctx context.Context) {
 	m.Close()
 }
 
-// KernelParameters returns what every kernel of the bench is told, and more.
+// KernelParameters returns what every kernel of the bench is told, and more. It is
+// the same in each process.
 func KernelParameters(more ...string) string {
-	return strings.TrimSpace(kernelParameters + strings.Join(more, " "))
+	return strings.TrimSpace(kernelParameters + tsc() + " " + strings.Join(more, " "))
 }
 
 // AddAgent adds the shell of an initramfs, and the program that serves the control

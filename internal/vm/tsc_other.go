@@ -2,6 +2,6 @@
 
 //go:build !amd64
 
-package system
+package vm
 
 func timestamp() uint64 { return 0 }

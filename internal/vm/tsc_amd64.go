@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-package system
+package vm
 
 // timestamp is the host's time stamp counter.
 func timestamp() uint64

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-package system
+package vm
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 // QEMU gives it the host's. A kernel that has to find out by itself compares it
 // with another clock; on a busy host, where its CPU may be taken away in the middle
 // of that, one boot was seen whose seconds were a third of ours. Rounded to MHz, it
-// is the same in each process, as part of a state's key.
+// is the same in each process, so that it may be part of a cache's key.
 var tsc = sync.OnceValue(func() string {
 	var best time.Duration
 	var khz float64

@@ -246,10 +246,16 @@ func (l *Link) Packets() (counts [auth.NumReasons]uint64, err error) {
 	return counts, nil
 }
 
+// eventBatch is how many replies of the module are read at once. Each holds
+// about a dozen events, and whoever floods it may make them as fast as they are
+// read: the caller has a watchdog to feed.
+const eventBatch = 8
+
 // Events logs what the module did since it was last asked. now is the time at
-// which CLOCK_BOOTTIME shows boot. It reports whether there was anything.
+// which CLOCK_BOOTTIME shows boot. It reports whether there was anything, since
+// there may be more then.
 func (l *Link) Events(now time.Time, boot time.Duration) (some bool, err error) {
-	for {
+	for range eventBatch {
 		events, next, lost, err := l.client.Events(l.next)
 		if err != nil {
 			return some, err
@@ -262,10 +268,11 @@ func (l *Link) Events(now time.Time, boot time.Duration) (some bool, err error) 
 		}
 		l.next = next
 		if len(events) == 0 {
-			return some, nil
+			break
 		}
 		some = true
 	}
+	return some, nil
 }
 
 // event writes one line.

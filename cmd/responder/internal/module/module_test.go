@@ -21,7 +21,8 @@ import (
 // fake is a kernel module in memory.
 type fake struct {
 	status     kmod.Status
-	events     []kmod.Event // numbered from 1
+	events     []kmod.Event                // numbered from 1
+	more       func(seq uint32) kmod.Event // or else without end
 	calls      []string
 	unrooted   bool // keys cannot be installed
 	registered bool
@@ -61,6 +62,9 @@ func (f *fake) Status() (kmod.Status, error)          { return f.status, nil }
 func (f *fake) Close() error                          { f.closed = true; return nil }
 
 func (f *fake) Events(seq uint32) (events []kmod.Event, next, lost uint32, err error) {
+	if f.more != nil {
+		return []kmod.Event{f.more(seq)}, seq + 1, 0, nil
+	}
 	const room = 2 // in one reply
 	for _, e := range f.events {
 		if e.Seq >= seq && len(events) < room {
@@ -202,6 +206,30 @@ func TestEvents(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("logged\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// A module that has more to tell each time it is asked does not keep the caller.
+func TestEventsWithoutEnd(t *testing.T) {
+	f := &fake{}
+	f.status.Keys, f.status.NextUnread = []kmod.Key{held(key(1, "b"))}, 1
+	l, _ := newLink(f)
+	if _, err := l.Attach(Settings{Keys: []Key{key(1, "b")}}); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	f.more = func(seq uint32) kmod.Event {
+		if asked++; asked > 1000 {
+			t.Fatal("Events does not return")
+		}
+		return kmod.Event{Seq: seq, Kind: kmod.EventStep}
+	}
+	if some, err := l.Events(time.Now(), 0); !some || err != nil {
+		t.Errorf("events: %v %v", some, err)
+	}
+	before := asked
+	if some, err := l.Events(time.Now(), 0); !some || err != nil || asked == before {
+		t.Errorf("events that are left: %v %v", some, err)
 	}
 }
 

@@ -196,6 +196,13 @@ func TestManual(t *testing.T) {
 		}
 	}
 	doctest.Same(t, "OPTIONS of the page", items, everything)
+	long := doctest.Words{}
+	for _, f := range s.long {
+		long.Add(f)
+	}
+	inUsage := doctest.Set(regexp.MustCompile(`--[a-z][a-z0-9-]+`).FindAllString(usage, -1)...)
+	delete(inUsage, "--noflush") // of iptables-restore
+	doctest.Same(t, "usage", inUsage, long)
 	names := doctest.Words{}
 	for c, flags := range s.of {
 		if c == "" {

@@ -27,21 +27,21 @@ import (
 // reload is for hosts whose daemon is not told by us.
 const reload = "now run: systemctl reload netsysrqd"
 
-func (c *command) keys(args []string) error {
+func (c *command) keys(ctx context.Context, args []string) error {
 	name, args, err := subcommand("keys", args, "add", "list", "remove")
 	if err != nil {
 		return err
 	}
 	switch name {
 	case "add":
-		return c.keysAdd(args)
+		return c.keysAdd(ctx, args)
 	case "list":
 		return c.keysList(args)
 	}
-	return c.keysRemove(args)
+	return c.keysRemove(ctx, args)
 }
 
-func (c *command) keysAdd(args []string) error {
+func (c *command) keysAdd(ctx context.Context, args []string) error {
 	flags := newFlags("keys add")
 	file := flags.StringP("file", "f", "-", "")
 	allow := flags.StringP("allow", "a", "", "")
@@ -84,7 +84,7 @@ func (c *command) keysAdd(args []string) error {
 	if loaded && err == nil {
 		fmt.Fprintln(c.stdout, "the kernel module obeys it from now on")
 	}
-	return errors.Join(err, c.keysChanged(context.Background(), cfg, *noRestart))
+	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart))
 }
 
 // keyConfig reads what commands on keys need of the configuration.
@@ -226,7 +226,7 @@ func orDash(s string) string {
 	return s
 }
 
-func (c *command) keysRemove(args []string) error {
+func (c *command) keysRemove(ctx context.Context, args []string) error {
 	flags := newFlags("keys remove")
 	noRestart := flags.Bool("no-restart", false, "")
 	args, err := c.parse(flags, args, 1)
@@ -258,7 +258,7 @@ func (c *command) keysRemove(args []string) error {
 	if loaded && err == nil {
 		fmt.Fprintln(c.stdout, "the kernel module does not obey it any more")
 	}
-	return errors.Join(err, c.keysChanged(context.Background(), cfg, *noRestart))
+	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart))
 }
 
 // asRoot adds a hint to what only root may do.

@@ -109,7 +109,7 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 	case "rules":
 		return c.rules(ctx, args)
 	case "keys":
-		return c.keys(args)
+		return c.keys(ctx, args)
 	case "arm":
 		return c.arm(ctx, args)
 	case "disarm":

@@ -9,8 +9,9 @@ const usage = `Usage:
     netsysrqd [--config FILE] status [--json] [--events]
     netsysrqd [--config FILE] rules apply | remove | watch
     netsysrqd [--config FILE] keys add [OPERATOR] [--file FILE] [--allow KEYS]
+                                       [--no-restart]
     netsysrqd [--config FILE] keys list [--json]
-    netsysrqd [--config FILE] keys remove OPERATOR | KEYID
+    netsysrqd [--config FILE] keys remove OPERATOR | KEYID [--no-restart]
     netsysrqd [--config FILE] arm | disarm | load-keys
     netsysrqd help | version
 
@@ -46,8 +47,9 @@ keys    are the operators of this host. add reads one enrolment line, which
         keys that the line proposes. The letter L beside them lets the operator
         read the kernel log. An operator can have two keys, so that one
         can succeed the other. list shows no secrets. The kernel module, if it
-        is loaded, is told at once; the daemon is not, so after add or remove:
-        systemctl reload netsysrqd
+        is loaded, is told at once. Under systemd the units of netsysrqd are
+        then started with the first key, reloaded, or stopped with the last;
+        --no-restart leaves them alone and says what to run.
 
 arm     loads the kernel module, gives it the keys and applies the rules: all
         that a host needs to obey, but for the daemon. Without a key, or what
@@ -71,7 +73,5 @@ Exit codes:
 
 Example:
     netsysrqd keys add --allow nsub <alice.enrol    # from "netsysrq enroll db3"
-    netsysrqd rules apply
-    systemctl enable --now netsysrqd
     netsysrqd check
 `

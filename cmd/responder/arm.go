@@ -47,7 +47,7 @@ func (c *command) arm(ctx context.Context, args []string) error {
 	}
 	// What does not work here leaves the daemon alone to answer, and check
 	// says why.
-	if err := modprobe(ctx, moduleName); err != nil {
+	if err := load(ctx, rules.ModuleLoaded, modprobe); err != nil {
 		c.complain(hint.Add(fmt.Errorf("no kernel module, so nothing answers while this host's processes hang: %w", err),
 			"netsysrqd check tells what is missing"))
 	} else if err := c.loadKeys(nil); err != nil {
@@ -79,6 +79,15 @@ func hasKeys(cfg *config.Config) (bool, error) {
 		return false, err
 	}
 	return len(entries) > 0, nil
+}
+
+// load loads the module unless that is done. The file of one that is loaded may
+// be gone: an upgrade of the kernel takes it along.
+func load(ctx context.Context, loaded func() bool, modprobe func(context.Context, ...string) error) error {
+	if loaded() {
+		return nil
+	}
+	return modprobe(ctx, moduleName)
 }
 
 func modprobe(ctx context.Context, args ...string) error {

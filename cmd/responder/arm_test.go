@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+)
+
+// A module that is loaded serves on, though modprobe would not find its file.
+func TestLoad(t *testing.T) {
+	gone := errors.New("module xt_NETSYSRQ not found")
+	modprobe := func(_ context.Context, args ...string) error {
+		if len(args) != 1 || args[0] != moduleName {
+			t.Errorf("modprobe %q", args)
+		}
+		return gone
+	}
+	if err := load(t.Context(), func() bool { return true }, modprobe); err != nil {
+		t.Errorf("loaded: %v", err)
+	}
+	if err := load(t.Context(), func() bool { return false }, modprobe); err != gone {
+		t.Errorf("not loaded: %v", err)
+	}
+}

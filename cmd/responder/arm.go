@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/sdnotify"
+	"golang.org/x/sys/unix"
 
 	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/hint"
@@ -21,10 +22,13 @@ import (
 	"netsysrq/cmd/responder/internal/rules"
 )
 
-// moduleName is that of the kernel module, for modprobe(8).
+// moduleName is that of the kernel module.
 const moduleName = "xt_NETSYSRQ"
 
-const modprobeTimeout = 30 * time.Second
+const (
+	modprobeTimeout = 30 * time.Second
+	unloadTimeout   = 3 * time.Second
+)
 
 // arm makes the host obey as far as that goes without a daemon: module, keys,
 // rules. A host without the module gets the rules of the daemon alone; one
@@ -64,7 +68,7 @@ func (c *command) disarm(ctx context.Context, args []string) error {
 	// The module stays loaded as long as a rule leads to it.
 	err := c.rules(ctx, []string{"remove"})
 	if rules.ModuleLoaded() {
-		err = errors.Join(err, modprobe(ctx, "--remove", moduleName))
+		err = errors.Join(err, unload())
 	}
 	return err
 }
@@ -83,17 +87,35 @@ func hasKeys(cfg *config.Config) (bool, error) {
 
 // load loads the module unless that is done. The file of one that is loaded may
 // be gone: an upgrade of the kernel takes it along.
-func load(ctx context.Context, loaded func() bool, modprobe func(context.Context, ...string) error) error {
+func load(ctx context.Context, loaded func() bool, modprobe func(context.Context, string) error) error {
 	if loaded() {
 		return nil
 	}
 	return modprobe(ctx, moduleName)
 }
 
-func modprobe(ctx context.Context, args ...string) error {
+// unload takes the module out, whether or not modprobe(8) would find its file.
+// The kernel lets go of rules some time after they were removed.
+func unload() (err error) {
+	for end := time.Now().Add(unloadTimeout); ; time.Sleep(50 * time.Millisecond) {
+		err = unix.DeleteModule(moduleName, unix.O_NONBLOCK)
+		if !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
+			break
+		}
+	}
+	switch {
+	case err == nil, errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.EAGAIN):
+		return hint.Add(fmt.Errorf("the kernel module stays loaded: %w", err), "a rule of somebody else leads to it: iptables-save -t raw")
+	}
+	return fmt.Errorf("unload the kernel module: %w", err)
+}
+
+func modprobe(ctx context.Context, module string) error {
 	ctx, cancel := context.WithTimeout(ctx, modprobeTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/sbin/modprobe", args...)
+	cmd := exec.CommandContext(ctx, "/sbin/modprobe", module)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err == nil {

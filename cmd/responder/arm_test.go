@@ -11,9 +11,9 @@ import (
 // A module that is loaded serves on, though modprobe would not find its file.
 func TestLoad(t *testing.T) {
 	gone := errors.New("module xt_NETSYSRQ not found")
-	modprobe := func(_ context.Context, args ...string) error {
-		if len(args) != 1 || args[0] != moduleName {
-			t.Errorf("modprobe %q", args)
+	modprobe := func(_ context.Context, module string) error {
+		if module != moduleName {
+			t.Errorf("modprobe %q", module)
 		}
 		return gone
 	}

@@ -218,6 +218,10 @@ func TestFindings(t *testing.T) {
 			f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "")
 		}, "port", Fail, "resolver", Refuse},
 
+		{"port kept by systemd too", func(f *fake) { f.process(1, "systemd", "4444") }, "port", OK, "nothing else", Rehearse},
+		{"port of systemd alone", func(f *fake) { f.configure("port = 53"); f.remove("proc/50"); f.process(1, "systemd", "5555") },
+			"port", Warn, "systemd (process 1) is bound to UDP port 53: for a daemon that it is about to start, or for a unit of somebody else", Rehearse},
+
 		{"dry run", func(f *fake) { f.configure("dry_run = true") }, "trigger", Warn, "dry_run is on", Rehearse},
 		{"no trigger", func(f *fake) { f.remove("trigger") }, "trigger", Fail, "cannot be written to", Refuse},
 		{"mask", func(f *fake) { f.write("proc/sys/kernel/sysrq", "16\n") }, "kernel.sysrq", Warn,

@@ -124,14 +124,21 @@ func (c *checker) netlinkOwner(port int) int {
 			continue
 		}
 		if n, err := strconv.ParseInt(f[2], 10, 64); err == nil && uint32(n) == uint32(port) {
-			return c.socketOwner(f[9])
+			return first(c.socketOwners(f[9]))
 		}
 	}
 	return 0
 }
 
-// socketOwner finds a process that has a socket open, 0 if none is seen.
-func (c *checker) socketOwner(inode string) int {
+func first(pids []int) int {
+	if len(pids) == 0 {
+		return 0
+	}
+	return pids[0]
+}
+
+// socketOwners finds the processes that have a socket open, those that are seen.
+func (c *checker) socketOwners(inode string) (pids []int) {
 	want := "socket:[" + inode + "]"
 	processes, _ := filepath.Glob(filepath.Join(c.Proc, "[0-9]*"))
 	for _, dir := range processes {
@@ -142,11 +149,12 @@ func (c *checker) socketOwner(inode string) int {
 		for _, f := range files {
 			if target, err := os.Readlink(filepath.Join(dir, "fd", f.Name())); err == nil && target == want {
 				pid, _ := strconv.Atoi(filepath.Base(dir))
-				return pid
+				pids = append(pids, pid)
+				break
 			}
 		}
 	}
-	return 0
+	return pids
 }
 
 // process describes a process as "NAME (process PID)".
@@ -161,6 +169,9 @@ func (c *checker) process(pid int) string {
 	return fmt.Sprintf("%s (process %d)", strings.TrimSpace(string(name)), pid)
 }
 
+// manager is the process that keeps sockets for others.
+const manager = 1
+
 // port looks for others that want our UDP port: the rule takes their packets,
 // and the daemon, which answers from that port, cannot start.
 func (c *checker) port() {
@@ -170,20 +181,26 @@ func (c *checker) port() {
 			continue // no IPv6
 		}
 		for _, inode := range bound(text, c.cfg.Port) {
-			pid := c.socketOwner(inode)
+			pids := c.socketOwners(inode)
+			state := Warn
+			if c.daemon == 0 {
+				state = c.withoutDaemon()
+			}
 			switch {
-			case pid == 0 && !c.Root:
+			case len(pids) == 0 && !c.Root:
 				c.add("port", Unknown, fmt.Sprintf("only root sees what is bound to UDP port %d", c.cfg.Port), "run this as root")
 				return
-			case pid == 0 && c.read && c.daemon == 0:
+			case len(pids) == 0 && c.read && c.daemon == 0:
 				// Neither is seen: most likely they are the same.
-			case pid == 0 || pid != c.daemon:
-				state := Warn
-				if c.daemon == 0 {
-					state = c.withoutDaemon()
-				}
+			case slices.Contains(pids, c.daemon):
+				// Systemd may have it too, and keeps it for the next daemon.
+			case slices.Equal(pids, []int{manager}):
+				c.add("port", state, fmt.Sprintf("%s is bound to UDP port %d: for a daemon that it is about to start, or for a unit of somebody else",
+					c.process(manager), c.cfg.Port), "systemctl list-sockets shows those of others: end that one, or choose another port in the configuration")
+				return
+			default:
 				c.add("port", state, fmt.Sprintf("%s is bound to UDP port %d; the rule keeps all packets to that port from it",
-					c.process(pid), c.cfg.Port), "end it, or choose another port in the configuration")
+					c.process(first(pids)), c.cfg.Port), "end it, or choose another port in the configuration")
 				return
 			}
 		}

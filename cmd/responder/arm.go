@@ -6,17 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
 
-	"github.com/mdlayher/sdnotify"
 	"golang.org/x/sys/unix"
 
 	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/hint"
+	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/logging"
 	"netsysrq/cmd/responder/internal/rules"
@@ -141,18 +140,16 @@ func (c *command) rulesWatch(ctx context.Context, args []string) error {
 		return err
 	}
 	defer log.Flush(flushWait)
-	n, err := sdnotify.New()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	manager, err := host.NewNotifier()
+	if err != nil && !errors.Is(err, host.ErrNoManager) {
 		return fmt.Errorf("open the notification socket: %w", err)
 	}
+	defer manager.Close()
 	w := &rules.Watcher{
 		Set: c.ruleSet,
 		Log: log.Logger,
 		Ready: func() {
-			if n == nil {
-				return
-			}
-			if err := n.Notify(sdnotify.Ready); err != nil {
+			if err := manager.Tell("READY=1"); err != nil {
 				log.Warn("systemd not notified", "err", err)
 			}
 		},

@@ -32,59 +32,84 @@ func (d *daemon) settings() module.Settings {
 	return s
 }
 
-// attach leaves the work to the kernel module, if there is one. It logs what
-// it finds when that is something new.
+// attach leaves the work to the kernel module, if there is one that holds keys.
+// It logs what it finds when that is something new.
 func (d *daemon) attach() {
 	d.attachAgain = time.Now().Add(attachEvery)
 	client, err := d.link.Attach(d.settings())
-	state := "attached"
-	if err != nil {
-		state = err.Error()
-	}
-	news := state != d.attachState
-	d.attachState = state
-	switch {
-	case err == nil:
+	if err == nil {
+		d.attachState, d.looked = "", false
 		d.gate.SetModule(client)
 		d.log.Info("attached to the kernel module: it answers and acts, also when this host's processes hang", "deadline", d.cfg.Deadline)
+		// So that it trusts the clock at once. The next beat sees what is wrong.
 		asked, synchronised := d.gate.Sample()
-		d.beat(true, asked, synchronised)
-		d.events()
+		d.link.Beat(synchronised, asked, time.Now())
+		return
+	}
+	if !d.armed() {
+		// Nobody else would answer. Where it is armed nobody else may.
+		d.gate.SetModule(nil)
+	}
+	news := err.Error() != d.attachState
+	d.attachState = err.Error()
+	switch {
 	case !news:
 	case errors.Is(err, kmod.ErrNotLoaded):
 		d.log.Warn("no kernel module: the daemon answers and acts alone, and nothing does while this host's processes hang")
+	case errors.Is(err, module.ErrNotArmed):
+		d.log.Warn("the kernel module holds no keys: the daemon answers and acts alone, and nothing does while this host's processes hang; " +
+			"netsysrqd check tells why")
 	default:
 		d.log.Error("not attached to the kernel module", "err", err)
 	}
 }
 
-// leaveModule ends the work with a module that does not answer.
+// leaveModule ends the work with a module that does not answer or act.
 func (d *daemon) leaveModule(err error) {
 	d.link.Detach()
-	if module.Armed() {
-		// It goes on without us. Nobody else may act.
+	switch {
+	case errors.Is(err, module.ErrNotArmed):
+	case d.armed():
+		// It goes on without us.
 		d.log.Error("connection to the kernel module lost", "err", err)
-		d.attach()
-		return
+	default:
+		d.attachState = kmod.ErrNotLoaded.Error()
+		d.log.Warn("the kernel module is gone: the daemon answers and acts alone", "err", err)
 	}
-	d.attachState = ""
-	d.log.Warn("the kernel module is gone: the daemon answers and acts alone", "err", err)
-	d.gate.SetModule(nil)
 	d.attach()
 }
 
 // beat shows the module that the daemon lives and whether the clock is
 // disciplined; a daemon whose read loops hang keeps silent.
 func (d *daemon) beat(well bool, asked auth.Instant, synchronised bool) {
-	switch {
-	case !d.link.Attached():
+	if !d.link.Attached() {
 		if time.Now().After(d.attachAgain) {
 			d.attach()
 		}
-	case well:
-		if err := d.link.Beat(synchronised, asked); err != nil {
-			d.leaveModule(err)
-		}
+		return
+	}
+	if !well {
+		return
+	}
+	switch err := d.link.Beat(synchronised, asked, time.Now()); {
+	case errors.Is(err, module.ErrNotArmed):
+		d.disarmed()
+	case err != nil:
+		d.leaveModule(err)
+	default:
+		d.looked = false
+	}
+}
+
+// disarmed goes on alone while the module holds no key, but with no key that was
+// removed: the module is told of that at once, the daemon later.
+func (d *daemon) disarmed() {
+	switch {
+	case len(d.keys) == 0: // nobody has orders to give
+	case !d.looked:
+		d.read(false)
+	default:
+		d.leaveModule(module.ErrNotArmed)
 	}
 }
 

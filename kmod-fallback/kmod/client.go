@@ -31,6 +31,7 @@ var (
 type Client struct {
 	conn   *genetlink.Conn
 	family uint16
+	port   uint32
 }
 
 // Dial connects to the module: ErrNotLoaded if there is none.
@@ -47,8 +48,31 @@ func Dial() (*Client, error) {
 		}
 		return nil, fmt.Errorf("look up netlink family %s: %w", familyName, err)
 	}
-	return &Client{conn: conn, family: family.ID}, nil
+	port, err := portOf(conn)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("look up the own netlink port: %w", err)
+	}
+	return &Client{conn: conn, family: family.ID, port: port}, nil
 }
+
+func portOf(conn *genetlink.Conn) (port uint32, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var addr unix.Sockaddr
+	if cerr := raw.Control(func(fd uintptr) { addr, err = unix.Getsockname(int(fd)) }); cerr != nil {
+		return 0, cerr
+	}
+	if own, ok := addr.(*unix.SockaddrNetlink); ok {
+		port = own.Pid
+	}
+	return port, err
+}
+
+// Port is what Status.Daemon is while this client is the daemon.
+func (c *Client) Port() uint32 { return c.port }
 
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }

@@ -121,29 +121,3 @@ func TakeBack(names ...string) error {
 		}
 	}
 }
-
-// message is one to the service manager, with the files that go with it.
-type message struct {
-	state  string
-	rights []byte
-}
-
-func notify(messages ...message) error {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return errors.New("there is none: NOTIFY_SOCKET is not set; a unit runs this")
-	}
-	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(socket)
-	// A leading @ stands for the abstract namespace, there as here.
-	manager := &unix.SockaddrUnix{Name: path}
-	for _, m := range messages {
-		if err := unix.Sendmsg(socket, []byte(m.state), m.rights, manager, 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}

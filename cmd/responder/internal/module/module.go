@@ -28,6 +28,7 @@ type Client interface {
 	SetDeadline(time.Duration) error
 	Synchronised(bool, auth.Instant) error
 	Register() error
+	Port() uint32
 	Events(uint32) ([]kmod.Event, uint32, uint32, error)
 	Close() error
 }
@@ -51,8 +52,9 @@ type Settings struct {
 }
 
 // ErrNotArmed is returned by Attach when the module holds no key and may be
-// given none by this process: it would let no request through.
-var ErrNotArmed = errors.New("the kernel module is loaded, but holds no keys: run netsysrqd load-keys")
+// given none by this process, and by Beat when its keys were taken away: it lets
+// no request through.
+var ErrNotArmed = errors.New("the kernel module holds no keys")
 
 // Link is the daemon's end. It is not safe for concurrent use; the client that
 // Attach returns is.
@@ -64,6 +66,9 @@ type Link struct {
 	names  map[auth.KeyID]string
 	next   uint32 // event
 	counts [auth.NumReasons]uint64
+	status kmod.Status // at the last beat
+	// Before that the daemon's place is left to whoever has taken it.
+	yields time.Time
 }
 
 // Dial connects to the module of this host.
@@ -112,7 +117,8 @@ func (l *Link) Attach(s Settings) (Client, error) {
 }
 
 func (l *Link) attach(c Client, s Settings) error {
-	if err := l.set(c, s); err != nil {
+	refused, err := l.set(c, s)
+	if err != nil {
 		return err
 	}
 	status, err := c.Status()
@@ -125,7 +131,8 @@ func (l *Link) attach(c Client, s Settings) error {
 	if err := c.Register(); err != nil {
 		return err
 	}
-	l.client, l.next, l.counts = c, status.NextUnread, status.Packets
+	l.client, l.next, l.counts, l.status = c, status.NextUnread, status.Packets, status
+	l.complain(refused)
 	return nil
 }
 
@@ -145,26 +152,32 @@ func (l *Link) Set(s Settings) error {
 	if l.client == nil {
 		return nil
 	}
-	return l.set(l.client, s)
+	refused, err := l.set(l.client, s)
+	l.complain(refused)
+	return err
 }
 
-func (l *Link) set(c Client, s Settings) error {
+func (l *Link) set(c Client, s Settings) (refused []Key, err error) {
 	l.names = map[auth.KeyID]string{}
 	for _, k := range s.Keys {
 		l.names[k.Host.ID] = k.Operator
 	}
 	if err := errors.Join(c.SetBootID(s.Boot), c.SetDryRun(s.DryRun), c.SetDeadline(s.Deadline)); err != nil {
-		return err
+		return nil, err
 	}
 	removed, refused, err := ReplaceKeys(c, s.Keys, s.Complete)
 	for _, id := range removed {
 		l.Log.Info("key taken out of the kernel module", "key_id", id.String())
 	}
+	return refused, err
+}
+
+// complain is for keys that only root may install.
+func (l *Link) complain(refused []Key) {
 	for _, k := range refused {
 		l.Log.Warn("the kernel module does not know this key as the file has it, and only root may tell it: run netsysrqd load-keys",
 			"key", k.Operator, "key_id", k.Host.ID.String())
 	}
-	return err
 }
 
 // Holder is the module as far as it holds keys.
@@ -227,9 +240,46 @@ func (l *Link) Remove(id auth.KeyID) error {
 }
 
 // Beat tells the module that the daemon lives, and whether the clock is
-// disciplined as it was when asked.
-func (l *Link) Beat(synchronised bool, asked auth.Instant) error {
-	return l.client.Synchronised(synchronised, asked)
+// disciplined as it was when asked. It also looks whether the module still
+// listens to this daemon, and takes care that it does.
+func (l *Link) Beat(synchronised bool, asked auth.Instant, now time.Time) error {
+	if err := l.client.Synchronised(synchronised, asked); err != nil {
+		return err
+	}
+	status, err := l.client.Status()
+	if err != nil {
+		return err
+	}
+	l.status = status
+	if len(status.Keys) == 0 {
+		return ErrNotArmed
+	}
+	if status.Daemon == l.client.Port() {
+		return nil
+	}
+	return l.register(status.Daemon, now)
+}
+
+// yieldFor is how long another client keeps the daemon's place after it was
+// taken back once: two daemons would take it from each other for ever.
+const yieldFor = time.Minute
+
+// register makes this process the module's daemon again, which another client
+// has become, or was.
+func (l *Link) register(other uint32, now time.Time) error {
+	yield := now.Before(l.yields)
+	if yield && other != 0 {
+		return nil
+	}
+	if err := l.client.Register(); err != nil {
+		return err
+	}
+	if !yield {
+		l.yields = now.Add(yieldFor)
+		l.Log.Warn("registered with the kernel module again: another program had taken the daemon's place, and the module heard nobody else",
+			"netlink_port", other)
+	}
+	return nil
 }
 
 // Packets returns how many packets the module judged since it was last asked,

@@ -20,14 +20,15 @@ import (
 
 // fake is a kernel module in memory.
 type fake struct {
-	status     kmod.Status
-	events     []kmod.Event                // numbered from 1
-	more       func(seq uint32) kmod.Event // or else without end
-	calls      []string
-	unrooted   bool // keys cannot be installed
-	registered bool
-	beats      int
-	closed     bool
+	status        kmod.Status
+	events        []kmod.Event                // numbered from 1
+	more          func(seq uint32) kmod.Event // or else without end
+	calls         []string
+	unrooted      bool // keys cannot be installed
+	registered    bool
+	registrations int
+	beats         int
+	closed        bool
 }
 
 func (f *fake) call(format string, a ...any) error {
@@ -57,9 +58,14 @@ func (f *fake) SetBootID(id auth.BootID) error        { f.status.Boot = id; retu
 func (f *fake) SetDryRun(on bool) error               { f.status.DryRun = on; return nil }
 func (f *fake) SetDeadline(d time.Duration) error     { f.status.Deadline = d; return nil }
 func (f *fake) Synchronised(bool, auth.Instant) error { f.beats++; return nil }
-func (f *fake) Register() error                       { f.registered = true; return nil }
-func (f *fake) Status() (kmod.Status, error)          { return f.status, nil }
-func (f *fake) Close() error                          { f.closed = true; return nil }
+func (f *fake) Register() error {
+	f.registered, f.status.Daemon = true, f.Port()
+	f.registrations++
+	return nil
+}
+func (f *fake) Port() uint32                 { return 4242 }
+func (f *fake) Status() (kmod.Status, error) { return f.status, nil }
+func (f *fake) Close() error                 { f.closed = true; return nil }
 
 func (f *fake) Events(seq uint32) (events []kmod.Event, next, lost uint32, err error) {
 	if f.more != nil {
@@ -133,11 +139,61 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// Another client that becomes the module's daemon has its place for a second.
+// One that insists has it for a minute at a time, and the log one line a minute.
+func TestBeatTakesTheDaemonsPlaceBack(t *testing.T) {
+	f := &fake{}
+	f.status.Keys = []kmod.Key{held(key(1, "b"))}
+	l, log := newLink(f)
+	if _, err := l.Attach(Settings{Keys: []Key{key(1, "b")}}); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	beat := func(second int, daemon uint32) {
+		t.Helper()
+		f.status.Daemon = daemon
+		if err := l.Beat(true, auth.Instant{}, start.Add(time.Duration(second)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const other = 77
+	for _, c := range []struct {
+		second               int
+		daemon               uint32
+		registrations, lines int
+	}{
+		{1, f.Port(), 1, 0}, {2, other, 2, 1}, {3, f.Port(), 2, 1}, {4, other, 2, 1}, {61, other, 2, 1}, {62, other, 3, 2},
+		{63, other, 3, 2}, {64, 0, 4, 2}, // it has gone
+	} {
+		beat(c.second, c.daemon)
+		if lines := strings.Count(log.String(), "registered with the kernel module again"); f.registrations != c.registrations || lines != c.lines {
+			t.Errorf("second %d: registered %d times with %d lines, want %d and %d", c.second, f.registrations, lines, c.registrations, c.lines)
+		}
+	}
+}
+
+// A module whose keys were taken away lets nothing through.
+func TestBeatOfADisarmedModule(t *testing.T) {
+	f := &fake{}
+	f.status.Keys = []kmod.Key{held(key(1, "b"))}
+	l, _ := newLink(f)
+	if _, err := l.Attach(Settings{Keys: []Key{key(1, "b")}}); err != nil {
+		t.Fatal(err)
+	}
+	f.status.Keys = nil
+	if err := l.Beat(true, auth.Instant{}, time.Now()); !errors.Is(err, ErrNotArmed) || f.beats != 1 {
+		t.Errorf("beat %d: %v", f.beats, err)
+	}
+}
+
 func TestAttachNotArmed(t *testing.T) {
 	f := &fake{unrooted: true}
-	l, _ := newLink(f)
+	l, log := newLink(f)
 	if _, err := l.Attach(Settings{Keys: []Key{key(1, "b")}}); !errors.Is(err, ErrNotArmed) || l.Attached() || f.registered || !f.closed {
 		t.Errorf("attach: %v, registered %v, closed %v", err, f.registered, f.closed)
+	}
+	if log.Len() > 0 { // it is tried every few seconds
+		t.Errorf("logged %s", log)
 	}
 	l.Dial = func() (Client, error) { return nil, kmod.ErrNotLoaded }
 	if _, err := l.Attach(Settings{}); !errors.Is(err, kmod.ErrNotLoaded) {

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package host
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func listen(t *testing.T) *net.UnixConn {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { manager.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	return manager
+}
+
+func newNotifier(t *testing.T) *Notifier {
+	t.Helper()
+	n, err := NewNotifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	return n
+}
+
+func TestTell(t *testing.T) {
+	manager := listen(t)
+	if err := newNotifier(t).Tell("READY=1", "STATUS=well"); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 256)
+	n, err := manager.Read(buf)
+	if want := "READY=1\nSTATUS=well"; err != nil || string(buf[:n]) != want {
+		t.Errorf("told %q %v, want %q", buf[:n], err, want)
+	}
+
+	t.Setenv("NOTIFY_SOCKET", "")
+	if n, err := NewNotifier(); !errors.Is(err, ErrNoManager) || n.Tell("READY=1") != nil {
+		t.Errorf("without a manager: %v", err)
+	}
+}
+
+// A manager that reads nothing keeps nobody waiting.
+func TestTellDoesNotWait(t *testing.T) {
+	listen(t)
+	n := newNotifier(t)
+	done := make(chan error, 1)
+	go func() {
+		for range 100_000 { // more than any queue holds
+			if err := n.Tell("WATCHDOG=1"); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("a manager that hangs: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the notifier waits for a manager that hangs")
+	}
+}

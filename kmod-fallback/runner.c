@@ -34,13 +34,19 @@ static bool dumping;		/* the thread is at a step that prints much */
 static DEFINE_MUTEX(arming);
 static int armed;		/* the state of CPU hotplug, 0: not yet */
 
-/* What s and u will say when their work is done, and where to look for it. */
+/* What s and u will say when their work is done. Under the lock. */
+static struct {
+	u32 number;		/* of the job's watch, 0: nothing is awaited */
+	u8 key;
+	u64 from;		/* the record from which on it may be said */
+} awaited;
+
+/* How far the log was read for that, by whoever holds the bit. */
 static struct {
 	unsigned long busy;
-	u32 ready;		/* the nsrq.watch whose beginning is known */
-	const char *text;
+	u32 number;
 	struct nsrq_kmsg at;
-} watch = { .at = NSRQ_KMSG_INIT };
+} reader = { .at = NSRQ_KMSG_INIT };
 
 /* One line of the record. Under the lock. */
 void nsrq_note(u8 kind, u8 by, u8 reason, const struct nsrq_job *job,
@@ -373,35 +379,49 @@ static u64 lag(u8 key)
 /* Where the log stands now, before the step that will write to it. */
 static void watch_from_here(u32 number, u8 key)
 {
-	if (test_and_set_bit_lock(0, &watch.busy))
-		return;
-	kmsg_dump_rewind(&watch.at);
-	watch.at.cur_seq = watch.at.next_seq;
-	watch.text = key == 's' ? "Emergency Sync complete" :
-				  "Emergency Remount complete";
-	WRITE_ONCE(watch.ready, number);
-	clear_bit_unlock(0, &watch.busy);
+	struct nsrq_kmsg at = NSRQ_KMSG_INIT;
+	unsigned long flags;
+
+	kmsg_dump_rewind(&at);
+	raw_spin_lock_irqsave(&nsrq.lock, flags);
+	awaited.number = number;
+	awaited.key = key;
+	awaited.from = at.next_seq;
+	raw_spin_unlock_irqrestore(&nsrq.lock, flags);
 }
 
 /* The number of the watch whose text the kernel has logged meanwhile, or 0. */
 static u32 watch_seen(int lines)
 {
+	const char *text;
+	unsigned long flags;
 	char line[128];
 	u32 seen = 0;
 	size_t len;
 
-	if (!READ_ONCE(watch.ready) || test_and_set_bit_lock(0, &watch.busy))
+	if (!READ_ONCE(awaited.number))
 		return 0;
-	while (!seen && lines-- &&
-	       kmsg_dump_get_line(&watch.at, true, line, sizeof(line), &len)) {
+	preempt_disable();	/* or ticks would find it taken for as long */
+	if (test_and_set_bit_lock(0, &reader.busy)) {
+		preempt_enable();
+		return 0;
+	}
+	raw_spin_lock_irqsave(&nsrq.lock, flags);
+	if (reader.number != awaited.number)
+		reader.at.cur_seq = awaited.from;
+	reader.number = awaited.number;
+	text = awaited.key == 's' ? "Emergency Sync complete" :
+				    "Emergency Remount complete";
+	raw_spin_unlock_irqrestore(&nsrq.lock, flags);
+	while (reader.number && !seen && lines-- &&
+	       kmsg_dump_get_line(&reader.at, true, line, sizeof(line), &len)) {
 		/* "<6>[...] text": one digit is facility 0, the kernel. */
 		if (len > 3 && line[0] == '<' && line[2] == '>' &&
-		    strnstr(line, watch.text, len))
-			seen = watch.ready;
+		    strnstr(line, text, len))
+			seen = reader.number;
 	}
-	if (seen)
-		watch.ready = 0;
-	clear_bit_unlock(0, &watch.busy);
+	clear_bit_unlock(0, &reader.busy);
+	preempt_enable();
 	return seen;
 }
 
@@ -436,6 +456,7 @@ static bool claim_step(u8 by, const struct nsrq_now *now, struct claim *c,
 	if (job->watch)
 		nsrq_note(NETSYSRQ_EVENT_UNCONFIRMED, 0, 0, job, now);
 	job->watch = 0;
+	awaited.number = 0;
 	if (job->next == job->request.count) {
 		nsrq_note(NETSYSRQ_EVENT_DONE, 0, 0, job, now);
 		nsrq_finish(&nsrq.ledger, now, job->letter.handle,
@@ -513,6 +534,8 @@ static u64 advance(u8 by)
 		raw_spin_lock_irqsave(&nsrq.lock, flags);
 		now = nsrq_clocks();
 		first = nsrq.event_next;
+		if (seen == awaited.number)
+			awaited.number = 0;
 		for (job = nsrq.jobs; job < nsrq.jobs + NSRQ_JOBS; job++) {
 			if (seen && job->watch == seen &&
 			    job->phase == NSRQ_JOB_RUN) {

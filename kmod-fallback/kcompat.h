@@ -24,15 +24,15 @@
 #endif
 
 /*
- * How often a CPU looks after itself, in ms. Before 6.5 a starved ksoftirqd
- * stops every softirq of its CPU unless the tick wakes them again.
+ * How often a CPU looks after itself, in ms; an idle one is not woken more often
+ * than NSRQ_TICK_IDLE. Before 6.5 a starved ksoftirqd stops every softirq of its
+ * CPU unless the tick wakes them again.
  */
+#define NSRQ_TICK_IDLE	400
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
 #define NSRQ_TICK_BUSY	100
-#define NSRQ_TICK_IDLE	400
 #else
-#define NSRQ_TICK_BUSY	1000
-#define NSRQ_TICK_IDLE	1000
+#define NSRQ_TICK_BUSY	NSRQ_TICK_IDLE
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)

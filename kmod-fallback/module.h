@@ -28,6 +28,7 @@
 #define NSRQ_AGAIN	20	/* ms after which a reply that could not be sent is tried again */
 #define NSRQ_UNSAID	200	/* ms after which a run waits no more for its reply */
 #define NSRQ_LAG	40	/* ms that the tick leaves to the thread */
+#define NSRQ_ELSEWHERE	NSRQ_TICK_IDLE	/* ms more that a stuck CPU's tick leaves to other CPUs */
 #define NSRQ_SKIP	1000	/* ms after which a step that only the thread may do is left out */
 #define NSRQ_NEVER	0xffff	/* seconds of silence of a daemon that was never heard */
 #define NSRQ_SILENCE	3000	/* ms after which a daemon that was not heard counts as silent */
@@ -129,6 +130,10 @@ extern struct nsrq_host nsrq;
 struct nsrq_cpu {
 	bool ticking;
 	struct hrtimer tick;
+	/* The task that the tick has met since then, without a switch to another. */
+	const struct task_struct *met;	/* compared, never followed */
+	unsigned long switches;
+	u64 since;			/* boot() */
 	struct tasklet_struct post;
 	u64 counts[NSRQ_COUNTS];
 };

@@ -368,12 +368,32 @@ static bool tick_may(u8 key)
 	return strchr("bosueifjnkrc0123456789", key);
 }
 
-/* How long after a step was due the tick takes it, or leaves it out. */
-static u64 lag(u8 key)
+/*
+ * Whether this CPU may never come to what is queued on it: it is not idle, and
+ * runs one task without a break, such as one that has preemption off. In the tick.
+ */
+static bool is_stuck(const struct nsrq_now *now)
 {
+	u64 since = this_cpu_read(nsrq_cpus.since);
+
+	return !is_idle_task(current) &&
+	       now->boot - min(now->boot, since) >= NSRQ_LAG * NSRQ_MS;
+}
+
+/*
+ * How long after a step was due the tick takes it, or leaves it out. What hands
+ * its work to this CPU's queue is left to another CPU, if this one is stuck; by
+ * then the tick of each CPU has looked, and if all are stuck it is taken anyhow.
+ */
+static u64 lag(u8 key, const struct nsrq_now *now)
+{
+	u64 ms = tick_may(key) ? NSRQ_LAG : NSRQ_SKIP;
+
 	if (READ_ONCE(dumping))
-		return NSRQ_DUMP * NSRQ_MS;
-	return (tick_may(key) ? NSRQ_LAG : NSRQ_SKIP) * NSRQ_MS;
+		ms = NSRQ_DUMP;
+	else if (strchr("sufjk", key) && is_stuck(now))
+		ms += NSRQ_ELSEWHERE;
+	return ms * NSRQ_MS;
 }
 
 /* Where the log stands now, before the step that will write to it. */
@@ -444,7 +464,7 @@ static bool claim_step(u8 by, const struct nsrq_now *now, struct claim *c,
 	step = &job->request.steps[job->next];
 	due = job->due;
 	if (by == NETSYSRQ_BY_TICK && job->next < job->request.count)
-		due += lag(step->key);
+		due += lag(step->key, now);
 	if (now->boot < due) {
 		if (job->watch)
 			due = min(due, now->boot + poll * NSRQ_MS);
@@ -582,11 +602,27 @@ static u64 advance(u8 by)
 	return next;
 }
 
+/* Sees whether this CPU has switched tasks. */
+static void meet(struct nsrq_cpu *cpu)
+{
+	unsigned long switches = current->nvcsw + current->nivcsw;
+
+	if (cpu->met == current && cpu->switches == switches)
+		return;
+	cpu->met = current;
+	cpu->switches = switches;
+	cpu->since = ktime_get_boot_fast_ns();
+}
+
 static enum hrtimer_restart tick(struct hrtimer *timer)
 {
 	struct nsrq_cpu *cpu = container_of(timer, struct nsrq_cpu, tick);
-	u64 next = advance(NETSYSRQ_BY_TICK), boot = ktime_get_boot_fast_ns();
 	u64 wait = is_idle_task(current) ? NSRQ_TICK_IDLE : NSRQ_TICK_BUSY;
+	u64 next, boot;
+
+	meet(cpu);
+	next = advance(NETSYSRQ_BY_TICK);
+	boot = ktime_get_boot_fast_ns();
 
 	/* The kick: a tasklet makes the CPU look at every other softirq too. */
 	if (local_softirq_pending())

@@ -46,7 +46,7 @@ func TestSequence(t *testing.T) {
 	}
 	log, err := readLog(h.Console.Since(mark))
 	if err == nil {
-		err = log.judge("nreisub", false)
+		err = log.judge("nreisub", "")
 	}
 	if err != nil {
 		t.Fatal(err)

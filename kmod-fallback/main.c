@@ -268,5 +268,6 @@ module_exit(netsysrq_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Xtables: Magic SysRq by sealed packets");
+MODULE_VERSION(NETSYSRQ_VERSION);
 MODULE_ALIAS("ipt_NETSYSRQ");
 MODULE_ALIAS("ip6t_NETSYSRQ");

@@ -5,8 +5,12 @@
 package vm_test
 
 import (
+	"bytes"
+	"debug/elf"
 	"fmt"
+	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +79,39 @@ func newArmedHost(t *testing.T, a *arms, how armed) *host {
 		h.start()
 	}
 	return h
+}
+
+// TestModuleVersion wants the version that deploy/dkms.conf has make told, by the
+// command that stands there, in what modinfo reads.
+func TestModuleVersion(t *testing.T) {
+	conf, err := os.ReadFile("../../deploy/dkms.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	arg := regexp.MustCompile(`(?m)^MAKE\[0\]=".* (NETSYSRQ_VERSION=\S+) modules"$`).FindSubmatch(conf)
+	if arg == nil {
+		t.Fatalf("make is told no version:\n%s", conf)
+	}
+	l := vm.NewKernel(t, vm.TestKernel())
+	for version, args := range map[string][]string{
+		"devel":     nil,
+		"1.2~rc3+4": {strings.ReplaceAll(string(arg[1]), "${PACKAGE_VERSION}", "1.2~rc3+4")},
+	} {
+		ko, err := vm.BuildModule(t.Context(), l, "../../kmod-fallback", args...)
+		vm.Check(t, err)
+		f, err := elf.Open(ko)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		info, err := f.Section(".modinfo").Data()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(info, []byte("\x00version="+version+"\x00")) {
+			t.Errorf("no version %s in %q", version, info)
+		}
+	}
 }
 
 // TestModule is the kernel module without any daemon, on a machine that is well.

@@ -30,7 +30,7 @@ func (d *daemon) open(l *lane) error {
 	q, err := nfq.Open(nfq.Config{
 		Queue:      l.number,
 		Handler:    l.Handle,
-		OnStart:    func() error { return d.demote(l) },
+		OnStart:    func() error { d.demote(l); return nil },
 		Statistics: d.statistics,
 		Logger:     d.log.With("lane", l.name),
 	})
@@ -44,12 +44,19 @@ func (d *daemon) open(l *lane) error {
 // demote takes real-time scheduling, which the unit may give to every thread,
 // from the lane that a flood can keep busy. It gets no less than an ordinary
 // thread: it may hold a lock that the quiet lane waits for, and among its
-// packets are those of an operator whose address is spoofed.
-func (d *daemon) demote(l *lane) error {
+// packets are those of an operator whose address is spoofed. A lane that cannot
+// be demoted is better than none.
+func (d *daemon) demote(l *lane) {
 	if l == d.lanes[0] {
-		return nil
+		return
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}, 0)
+	prio, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 - nice
+	if err == nil {
+		err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(20 - prio)}, 0)
+	}
+	if err != nil {
+		d.log.Warn("a lane keeps its priority: a flood may hold up the other one", "lane", l.name, "err", err)
+	}
 }
 
 // serve reads a lane's queue for ever. A queue that is lost is opened anew.

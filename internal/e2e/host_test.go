@@ -62,6 +62,7 @@ type host struct {
 	ahead    time.Duration // what setClock set
 	stderr   *os.File      // where the log goes instead of the file log, if set
 	fakeBoot bool          // the daemon reads its boot id from the file boot
+	niced    bool          // the daemon is started with less than an ordinary priority
 
 	mu      sync.Mutex
 	confirm bool // the kernel confirms s and u
@@ -302,6 +303,9 @@ func (h *host) tryStart() error {
 	args := []string{h.bin.responder, "--config", h.config, "run"}
 	if h.fakeBoot {
 		args = append([]string{"sh", "-c", `mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`, h.boot}, args...)
+	}
+	if h.niced {
+		args = append([]string{"nice", "-n", "3"}, args...)
 	}
 	cmd := exec.Command("ip", append([]string{"netns", "exec", h.lab.Server}, args...)...)
 	cmd.Stderr = log

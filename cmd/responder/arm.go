@@ -53,10 +53,14 @@ func (c *command) arm(ctx context.Context, args []string) error {
 	if err := load(ctx, rules.ModuleLoaded, modprobe); err != nil {
 		c.complain(hint.Add(fmt.Errorf("no kernel module, so nothing answers while this host's processes hang: %w", err),
 			"netsysrqd check tells what is missing"))
-	} else if err := c.loadKeys(nil); err != nil {
-		c.complain(err)
 	}
-	return c.rules(ctx, []string{"apply"})
+	past, err := c.applyRules(ctx)
+	if rules.ModuleLoaded() && !past {
+		if err := c.loadKeys(ctx, nil); err != nil {
+			c.complain(err)
+		}
+	}
+	return err
 }
 
 // disarm undoes it.
@@ -65,7 +69,7 @@ func (c *command) disarm(ctx context.Context, args []string) error {
 		return err
 	}
 	// The module stays loaded as long as a rule leads to it.
-	err := c.rules(ctx, []string{"remove"})
+	err := c.removeRules(ctx)
 	if rules.ModuleLoaded() {
 		err = errors.Join(err, unload())
 	}
@@ -148,6 +152,12 @@ func (c *command) rulesWatch(ctx context.Context, args []string) error {
 	w := &rules.Watcher{
 		Set: c.ruleSet,
 		Log: log.Logger,
+		Past: func() {
+			removed, err := disarmModule()
+			if len(removed) > 0 || err != nil {
+				log.Warn("no rule leads to the kernel module: its keys are taken out, the daemon answers and acts alone", "keys", len(removed), "err", err)
+			}
+		},
 		Ready: func() {
 			if err := manager.Tell("READY=1"); err != nil {
 				log.Warn("systemd not notified", "err", err)

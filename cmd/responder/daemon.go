@@ -169,9 +169,13 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 	if err := d.loadKeys(); err != nil {
 		return nil, err
 	}
-	d.attach()
-	if os.Geteuid() == 0 {
-		d.warnOfRules() // else a unit of its own watches them
+	// Without root a unit of its own watches them, and only root could arm a
+	// module that they lead past.
+	if os.Geteuid() == 0 && d.rulesLeadPast() {
+		d.log.Warn("firewall rules lead past the kernel module: the daemon gives it no keys")
+		d.attachAgain = time.Now().Add(attachEvery)
+	} else {
+		d.attach()
 	}
 	d.lanes = []*lane{
 		{Lane: d.gate.Lane(), name: "quiet", number: cfg.Queue},
@@ -207,9 +211,10 @@ func openKmsg(inherited host.Inherited, path string) (*runner.Kmsg, error) {
 	return runner.NewKmsg(fd, path)
 }
 
-// warnOfRules says if no packet can come, since the daemon itself would only
-// wait for one.
-func (d *daemon) warnOfRules() {
+// rulesLeadPast looks at the firewall rules, and says if no packet can come,
+// since the daemon itself would only wait for one. It reports whether they lead
+// past a module that is loaded.
+func (d *daemon) rulesLeadPast() (past bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), rulesWait)
 	defer cancel()
 	set := rules.Set{Port: d.cfg.Port, Queue: d.cfg.Queue, AllowFrom: d.cfg.AllowFrom, Backend: d.cfg.Iptables, Path: os.Getenv("PATH"),
@@ -217,7 +222,7 @@ func (d *daemon) warnOfRules() {
 	found, err := set.Status(ctx)
 	if err != nil {
 		d.log.Warn("firewall rules cannot be looked at", "err", err)
-		return
+		return false
 	}
 	for _, f := range found {
 		switch f.State {
@@ -225,7 +230,9 @@ func (d *daemon) warnOfRules() {
 		default:
 			d.log.Warn("firewall rules are not as they should be: run netsysrqd rules apply", "family", f.Family.String(), "rules", f.State.String())
 		}
+		past = past || set.Kernel && f.State == rules.Outdated
 	}
+	return past
 }
 
 func (d *daemon) run(ctx context.Context) error {

@@ -78,11 +78,17 @@ func (c *command) keysAdd(ctx context.Context, args []string) error {
 		return asRoot(err)
 	}
 	fmt.Fprintf(c.stdout, "%s may use %v on this host (%s), with key %v\n", k.Operator, k.Allow, k.Host, k.Key.ID)
-	loaded, err := tellModule("the key is here, but not in the kernel module", func(m *kmod.Client) error {
-		return m.InstallKey(&k.Key, k.Allow)
-	})
-	if loaded && err == nil {
-		fmt.Fprintln(c.stdout, "the kernel module obeys it from now on")
+	if c.rulesLeadPast(ctx) {
+		// An armed module that no packet reaches would silence the daemon too.
+		fmt.Fprintln(c.stderr, "netsysrqd: the firewall rules lead past the kernel module, which is not told of the key")
+	} else {
+		var loaded bool
+		loaded, err = tellModule("the key is here, but not in the kernel module", func(m *kmod.Client) error {
+			return m.InstallKey(&k.Key, k.Allow)
+		})
+		if loaded && err == nil {
+			fmt.Fprintln(c.stdout, "the kernel module obeys it from now on")
+		}
 	}
 	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart))
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -17,7 +18,7 @@ import (
 
 // loadKeys arms the kernel module with the keys of this host, long before the
 // daemon starts or without it. Keys whose files are gone are taken away.
-func (c *command) loadKeys(args []string) error {
+func (c *command) loadKeys(ctx context.Context, args []string) error {
 	if _, err := c.parse(newFlags("load-keys"), args, 0); err != nil {
 		return err
 	}
@@ -62,6 +63,9 @@ func (c *command) loadKeys(args []string) error {
 		return err
 	}
 	fmt.Fprintf(c.stdout, "the kernel module holds %d keys\n", len(keys))
+	if len(keys) > 0 && c.rulesLeadPast(ctx) {
+		fmt.Fprintln(c.stderr, "netsysrqd: the firewall rules lead past the kernel module, so nobody answers: now run netsysrqd rules apply")
+	}
 	return nil
 }
 

@@ -119,7 +119,7 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 	case "status":
 		return c.status(args)
 	case "load-keys":
-		return c.loadKeys(args)
+		return c.loadKeys(ctx, args)
 	case "help":
 		fmt.Fprint(c.stdout, usage)
 		return nil

@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/config"
+	"netsysrq/cmd/responder/internal/module"
 	"netsysrq/cmd/responder/internal/rules"
 )
 
@@ -25,23 +28,67 @@ func (c *command) rules(ctx context.Context, args []string) error {
 	if _, err := c.parse(newFlags("rules "+name), args, 0); err != nil {
 		return err
 	}
-	set, err := c.ruleSet()
-	if name == "remove" && err != nil {
-		// What is to be removed does not depend on the configuration, and a
-		// broken one must not keep a rule in place.
-		set, err = rules.Set{Backend: "auto", Path: c.getenv("PATH")}, nil
-	}
-	if err != nil {
+	if name == "apply" {
+		_, err := c.applyRules(ctx)
 		return err
 	}
-	if name == "remove" {
-		removed, err := set.Remove(ctx)
-		c.tell(removed, "removed")
-		return asRoot(err)
+	return c.removeRules(ctx)
+}
+
+// applyRules puts the rules in place. It reports whether they lead past the
+// kernel module, which then holds no keys: the daemon answers nothing that an
+// armed module is there for.
+func (c *command) applyRules(ctx context.Context) (past bool, err error) {
+	set, err := c.ruleSet()
+	if err != nil {
+		return false, err
 	}
 	applied, err := set.Apply(ctx)
 	c.tell(applied, "in place now")
+	err = asRoot(err)
+	if slices.ContainsFunc(applied, func(r rules.Result) bool { return r.Past }) {
+		past = true
+		removed, derr := disarmModule()
+		if len(removed) > 0 {
+			fmt.Fprintln(c.stderr, "netsysrqd: no rule leads to the kernel module: its keys were taken out, the daemon answers and acts alone")
+		}
+		err = errors.Join(err, derr)
+	}
+	return past, err
+}
+
+// disarmModule takes all keys out of the kernel module.
+func disarmModule() ([]auth.KeyID, error) {
+	m, err := dialModule()
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	removed, _, err := module.ReplaceKeys(m, nil, true)
+	return removed, err
+}
+
+func (c *command) removeRules(ctx context.Context) error {
+	set, err := c.ruleSet()
+	if err != nil {
+		// What is to be removed does not depend on the configuration, and a
+		// broken one must not keep a rule in place.
+		set = rules.Set{Backend: "auto", Path: c.getenv("PATH")}
+	}
+	removed, err := set.Remove(ctx)
+	c.tell(removed, "removed")
 	return asRoot(err)
+}
+
+// rulesLeadPast reports whether the rules in place keep packets from the kernel
+// module. Where that cannot be found out they do not.
+func (c *command) rulesLeadPast(ctx context.Context) bool {
+	set, err := c.ruleSet()
+	if err != nil || !set.Kernel {
+		return false
+	}
+	past, err := set.LeadPast(ctx)
+	return err == nil && past
 }
 
 func (c *command) ruleSet() (rules.Set, error) {

@@ -231,6 +231,55 @@ func TestAttached(t *testing.T) {
 		h.awaitLog("reloaded", 1)
 		h.accepted("h", 0, auth.Daemon)
 	})
+	t.Run("another daemon", func(t *testing.T) {
+		h := h.with(t)
+		const other = "/etc/netsysrq/other.toml"
+		if err := h.WriteFile(vm.Within(t, 5*time.Second), other, 0o644, []byte("port = 10\nqueue = 20\n"+config)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Start(vm.Within(t, 10*time.Second), "other", "netsysrqd", "-c", other, "run"); err != nil {
+			t.Fatal(err)
+		}
+		h.awaitLog("registered with the kernel module again: another program had taken the daemon's place, and the module heard nobody else", 1)
+		if err := h.Signal(vm.Within(t, 5*time.Second), "other", syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.WaitFor(vm.Within(t, 10*time.Second), "other"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // more than a beat
+		h.accepted("h", 0, auth.Daemon)
+	})
+	t.Run("no extension and back", func(t *testing.T) {
+		h := h.with(t)
+		h.do("/bin/busybox", "mv", guestExtension, "/run/extension")
+		h.do("netsysrqd", "rules", "remove")
+		h.do("netsysrqd", "rules", "apply")
+		h.awaitLog("the kernel module holds no keys: the daemon answers and acts alone, and nothing does while this host's processes hang; "+
+			"netsysrqd check tells why", 1)
+		out := h.ask("h", 0)
+		if out.Kind != exchange.Accepted || out.Reply.Executor != auth.Daemon || out.Reply.Flags&auth.Armed != 0 {
+			t.Errorf("reply %+v", out.Reply)
+		}
+		h.wants(h.check("netsysrqd"), "obey", "daemon", finding{Name: "kernel module", State: "warn", Text: "loaded, but without keys"})
+		// A daemon that root starts does not arm it either.
+		h.signal(syscall.SIGKILL)
+		if _, err := h.WaitFor(vm.Within(t, 10*time.Second), vm.Daemon); err != nil {
+			t.Fatal(err)
+		}
+		h.restart()
+		if out := h.ask("h", 0); out.Kind != exchange.Accepted || out.Reply.Flags&auth.Armed != 0 {
+			t.Errorf("reply %+v", out.Reply)
+		}
+		h.do("/bin/busybox", "mv", "/run/extension", guestExtension)
+		const attached = "attached to the kernel module: it answers and acts, also when this host's processes hang"
+		times := h.countLog(attached)
+		if said := h.do("netsysrqd", "arm"); !strings.Contains(said, "the kernel module holds 1 keys") || strings.Contains(said, "no kernel module") {
+			t.Errorf("arm: %s", said)
+		}
+		h.awaitLog(attached, times+1)
+		h.accepted("h", 0, auth.Daemon)
+	})
 	t.Run("module gone and back", func(t *testing.T) {
 		h := h.with(t)
 		for _, command := range [][]string{{"netsysrqd", "rules", "remove"}, {"/bin/busybox", "rmmod", "xt_NETSYSRQ"}, {"netsysrqd", "rules", "apply"}} {

@@ -247,7 +247,7 @@ func (f firewall) modes() {
 	f.apply("in place now")
 	f.wantPrinted()
 	f.wants(f.check(f.backend), "refuse", "daemon", append(f.rules("ok", "first in TABLE"),
-		finding{Name: "kernel module", State: "warn", Text: "not loaded", Hint: "modprobe xt_NETSYSRQ"},
+		finding{Name: "kernel module", State: "warn", Text: "not loaded", Hint: "netsysrq-dkms"},
 		finding{Name: "daemon", State: "fail", Text: "not running"})...)
 	daemonOnly := f.saved("iptables") + f.saved("ip6tables")
 
@@ -405,13 +405,24 @@ func (f firewall) noExtension() {
 	}
 	said := f.apply("in place now")
 	if !strings.Contains(said, "these are the rules of daemon-only mode: iptables does not know the target NETSYSRQ") ||
-		!strings.Contains(said, "netsysrq-dkms") {
+		!strings.Contains(said, "netsysrq-dkms") || !strings.Contains(said, "its keys were taken out") {
 		f.Error(said)
+	}
+	unarmed := append(f.rules("warn", "in TABLE, for daemon-only mode, since none can lead to the kernel module"),
+		finding{Name: "kernel module", State: "warn", Text: "loaded, but without keys, since no rule leads to it"},
+		finding{Name: "daemon", State: "fail"})
+	f.wants(f.check(f.backend), "refuse", "daemon", unarmed...)
+	f.do(f.netsysrqd("arm")...)
+	f.wants(f.check(f.backend), "refuse", "daemon", unarmed...)
+	if out := f.do(f.netsysrqd("load-keys")...); !strings.Contains(out, "the firewall rules lead past the kernel module") {
+		f.Errorf("load-keys: %s", out)
 	}
 	f.wants(f.check(f.backend), "refuse", "daemon",
 		f.rules("fail", "outdated: the rules in TABLE do not lead through the kernel module: iptables does not know the target NETSYSRQ")...)
 	move(aside, guestExtension)
-	f.apply("in place now")
+	if said := f.do(f.netsysrqd("arm")...); !strings.Contains(said, "the kernel module holds 1 keys") || strings.Contains(said, "no kernel module") {
+		f.Errorf("arm: %s", said)
+	}
 	f.wantPrinted()
 }
 

@@ -71,6 +71,9 @@ type Host struct {
 	Proc         string // where proc is mounted
 	Sys          string // and sysfs
 	Etc          string // where saved firewall rules are
+	Modules      string // where those of each kernel are
+	Source       string // where dkms finds the source of its modules
+	Dkms         string // where it builds
 	Root         bool   // the caller is root and can see everything
 	Synchronised func() bool
 	Rules        func(context.Context, rules.Set) ([]rules.Status, error)
@@ -84,6 +87,9 @@ func This() Host {
 		Proc:         "/proc",
 		Sys:          "/sys",
 		Etc:          "/etc",
+		Modules:      "/lib/modules",
+		Source:       "/usr/src",
+		Dkms:         "/var/lib/dkms",
 		Root:         os.Geteuid() == 0,
 		Synchronised: clock.Synchronised,
 		Rules:        func(ctx context.Context, s rules.Set) ([]rules.Status, error) { return s.Status(ctx) },
@@ -95,17 +101,21 @@ func This() Host {
 // checker gathers findings.
 type checker struct {
 	Host
-	cfg     *config.Config
-	report  Report
-	keys    []keyring.Key // that count
-	files   bool          // all key files were read
-	allowed auth.KeySet   // what the operators may use, all together
-	loaded  bool          // the kernel module is
-	module  *kmod.Status  // nil: not loaded or not seen
-	through bool          // a rule leads through the kernel module
-	inert   bool          // every request is a rehearsal
-	read    bool          // something reads both queues
-	daemon  int           // the process that does, 0: not seen
+	cfg       *config.Config
+	report    Report
+	keys      []keyring.Key // that count
+	files     bool          // all key files were read
+	allowed   auth.KeySet   // what the operators may use, all together
+	loaded    bool          // the kernel module is
+	module    *kmod.Status  // nil: not loaded or not seen
+	moduleErr error         // of asking it
+	tables    []table       // where rules belong
+	tablesErr error         // of looking at them
+	past      error         // why the rules lead past the module that is loaded
+	through   bool          // a rule leads through the kernel module
+	inert     bool          // every request is a rehearsal
+	read      bool          // something reads both queues
+	daemon    int           // the process that does, 0: not seen
 }
 
 func (c *checker) add(name string, state State, text, hint string) {
@@ -118,8 +128,10 @@ func (h Host) Run(ctx context.Context, path, rulesPath string) *Report {
 	c.report.Operators = []string{}
 	if c.configuration(path) {
 		c.keyFiles()
+		c.askModule()
+		c.readRules(ctx, c.set(rulesPath))
 		c.kernelModule()
-		c.firewall(ctx, c.set(rulesPath))
+		c.firewall()
 		c.savedRules()
 		c.report.Mode = c.mode()
 		c.inert = c.report.Mode == KernelMode && c.module != nil && c.module.DryRun

@@ -43,6 +43,9 @@ func newFake(t testing.TB) *fake {
 		Proc:         filepath.Join(f.dir, "proc"),
 		Sys:          filepath.Join(f.dir, "sys"),
 		Etc:          filepath.Join(f.dir, "etc"),
+		Modules:      filepath.Join(f.dir, "modules"),
+		Source:       filepath.Join(f.dir, "src"),
+		Dkms:         filepath.Join(f.dir, "dkms"),
 		Root:         true,
 		Synchronised: func() bool { return true },
 		Rules: func(_ context.Context, s rules.Set) ([]rules.Status, error) {
@@ -86,6 +89,14 @@ func (f *fake) armed() {
 	f.write("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000000\n")
 	f.write("proc/cmdline", "quiet\n")
 	f.write("proc/sys/kernel/version", "#1 SMP PREEMPT_DYNAMIC Debian 6.1\n")
+}
+
+// bypassed gives the host the kernel module, to which iptables cannot lead.
+func (f *fake) bypassed() {
+	f.armed()
+	f.module.Keys = nil
+	f.rules[0].State, f.rules[1].State = rules.Outdated, rules.Outdated
+	f.tryErr = rules.ErrNoExtension
 }
 
 // hold gives the module a key.
@@ -231,7 +242,7 @@ func TestFindings(t *testing.T) {
 		{"clock", func(f *fake) { f.Synchronised = func() bool { return false } }, "clock", Warn, "not synchronised", Rehearse},
 		{"memory", func(f *fake) { f.write("proc/4242/status", "VmLck:\t       0 kB\n") }, "memory", Warn, "not locked", Rehearse},
 
-		{"no module", func(*fake) {}, "kernel module", Warn, "not loaded: daemon-only mode, nothing answers", Rehearse},
+		{"no module", func(*fake) {}, "kernel module", Warn, "not loaded, and not installed: daemon-only mode, nothing answers", Rehearse},
 		{"module", (*fake).armed, "kernel module", OK,
 			"armed: answers when the daemon cannot; 1 key, deadline 250ms, daemon attached", Obey},
 		{"module", (*fake).armed, "rule IPv4", OK, "through the kernel module", Obey},
@@ -285,6 +296,10 @@ func TestFindings(t *testing.T) {
 			"outdated: the rules in the raw table (iptables-nft) do not lead through the kernel module", Refuse},
 		{"no extension", func(f *fake) { f.armed(); f.rules[1].State = rules.Outdated; f.tryErr = rules.ErrNoExtension }, "rule IPv6", Fail,
 			"through the kernel module: iptables does not know the target NETSYSRQ", Refuse},
+		{"no extension, not armed", (*fake).bypassed, "kernel module", Warn,
+			"loaded, but without keys, since no rule leads to it: daemon-only mode, nothing answers when this host's processes hang: iptables does not know", Rehearse},
+		{"no extension, not armed", (*fake).bypassed, "rule IPv4", Warn, "for daemon-only mode, since none can lead to the kernel module", Rehearse},
+		{"no extension, not armed, mask", func(f *fake) { f.bypassed(); f.module.Sysrq = 16 }, "kernel.sysrq", Warn, "the daemon is not bound by it", Rehearse},
 		{"rules for the module", func(f *fake) { f.rules[0].State = rules.Outdated }, "rule IPv4", Fail, "which is not loaded", Refuse},
 		{"saved rules", func(f *fake) {
 			f.write("etc/iptables/rules.v4", "-A netsysrq -j netsysrq-allow\n")
@@ -328,6 +343,68 @@ func TestFindings(t *testing.T) {
 			}
 			if r.Verdict != c.verdict {
 				t.Errorf("verdict %s, want %s:\n%s", r.Verdict, c.verdict, strings.Join(all, "\n"))
+			}
+		})
+	}
+}
+
+// TestWhyNotLoaded: each stage on the way to a module that is loaded has words of
+// its own, and says what comes next.
+func TestWhyNotLoaded(t *testing.T) {
+	const (
+		release  = "6.1.0-50-cloud-amd64"
+		file     = "modules/" + release + "/updates/dkms/xt_NETSYSRQ.ko"
+		enforce  = "sys/module/module/parameters/sig_enforce"
+		lockdown = "sys/kernel/security/lockdown"
+		mark     = "~Module signature appended~\n"
+	)
+	source := func(f *fake) { f.write("src/netsysrq-0.1.0/dkms.conf", "") }
+	headers := func(f *fake) { source(f); f.write("modules/"+release+"/build/Makefile", "") }
+	log := func(kernel string) func(*fake) {
+		return func(f *fake) {
+			headers(f)
+			f.write("dkms/netsysrq/0.1.0/build/make.log", "DKMS make.log for netsysrq-0.1.0 for kernel "+kernel+" (x86_64)\nerror\n")
+		}
+	}
+	built := func(name, content string, more ...string) func(*fake) {
+		return func(f *fake) {
+			f.write(name, content)
+			for i := 0; i < len(more); i += 2 {
+				f.write(more[i], more[i+1])
+			}
+		}
+	}
+	for _, c := range []struct {
+		name       string
+		change     func(*fake)
+		text, hint string
+	}{
+		{"nothing", func(*fake) {}, "not loaded, and not installed", "apt install netsysrq-dkms"},
+		{"no headers", source, "whose headers are missing", "apt install linux-headers-" + release + "; dkms install netsysrq/0.1.0 -k " + release},
+		{"headers", headers, "not loaded: it is not built for this kernel:", "dkms install netsysrq/0.1.0 -k " + release + "; netsysrqd arm"},
+		{"build failed", log(release), "its build for this kernel has failed", "dkms/netsysrq/0.1.0/build/make.log says why"},
+		{"build for another kernel failed", log(release + "-old"), "not loaded: it is not built for this kernel:", "dkms install"},
+		{"built", built(file, "elf", enforce, "N", lockdown, "[none] integrity confidentiality"), "though it is built for this kernel", "netsysrqd arm"},
+		{"built, by hand", built("modules/"+release+"/extra/xt_NETSYSRQ.ko", "elf"), "though it is built for this kernel", "netsysrqd arm"},
+		{"compressed", built(file+".xz", "xz"), "though it is built for this kernel", "netsysrqd arm"},
+		{"for another kernel", built("modules/6.2/updates/dkms/xt_NETSYSRQ.ko", "elf"), "not installed", "apt install"},
+		{"unsigned, enforced", built(file, "elf of some length, without a mark", enforce, "Y"), "it is built, but not signed", "mokutil --import"},
+		{"unsigned, lockdown", built(file, "elf of some length, without a mark", lockdown, "none [integrity] confidentiality"), "it is built, but not signed", "secure-boot.md"},
+		{"unsigned, confidentiality", built(file, "elf", lockdown, "none integrity [confidentiality]"), "it is built, but not signed", "secure-boot.md"},
+		{"signed, enforced", built(file, "elf"+mark, enforce, "Y"), "it is built and signed", "mokutil --test-key"},
+		{"compressed, enforced", built(file+".zst", "zst"+mark, enforce, "Y"), "whether it is signed cannot be seen", "modinfo -F signer"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t)
+			f.write("proc/sys/kernel/osrelease", release+"\n")
+			c.change(f)
+			for _, x := range f.run().Findings {
+				if x.Name != "kernel module" {
+					continue
+				}
+				if x.State != Warn || !strings.Contains(x.Text, c.text) || !strings.Contains(x.Text, "daemon-only mode") || !strings.Contains(x.Hint, c.hint) {
+					t.Errorf("%s: %s -> %s", x.State, x.Text, x.Hint)
+				}
 			}
 		})
 	}

@@ -16,32 +16,55 @@ import (
 	"netsysrq/cmd/responder/internal/rules"
 )
 
-// firewall looks at the rules of both families. A family that this host speaks
-// must have them: an operator may know it by an address of either.
-func (c *checker) firewall(ctx context.Context, set rules.Set) {
+// table is the raw table of a family.
+type table struct {
+	rules.Status
+	try error // why the kernel or iptables would not take the rules
+}
+
+// readRules looks at the tables of both families, and where rules of ours are
+// missing or others, whether they can be put in place.
+func (c *checker) readRules(ctx context.Context, set rules.Set) {
 	all, err := c.Rules(ctx, set)
-	if err != nil {
+	c.tablesErr = err
+	for _, st := range all {
+		t := table{Status: st}
+		switch st.State {
+		case rules.Absent, rules.Outdated, rules.Changed:
+			t.try = c.Try(ctx, set, st.Family)
+		}
+		if st.State == rules.Outdated && set.Kernel && t.try != nil {
+			c.past = t.try
+		}
+		c.tables = append(c.tables, t)
+	}
+}
+
+// firewall judges the rules of both families. A family that this host speaks
+// must have them: an operator may know it by an address of either.
+func (c *checker) firewall() {
+	if err := c.tablesErr; err != nil {
 		state := Fail
 		if isPermission(err) {
 			state = Unknown
-			c.through = set.Kernel
+			c.through = c.loaded
 		}
 		c.add("rule", state, err.Error(), hintOf(err, ""))
 		return
 	}
 	const apply = "netsysrqd rules apply"
-	for _, st := range all {
+	for _, st := range c.tables {
 		name := fmt.Sprintf("rule %v", st.Family)
 		where := fmt.Sprintf("the raw table (iptables-%s)", st.Backend)
 		if st.State == rules.Present || st.State == rules.NotFirst {
-			c.through = set.Kernel
+			c.through = c.loaded
 		}
 		switch {
 		case st.State == rules.NoFamily:
 			c.add(name, OK, fmt.Sprintf("this kernel does not speak %v, so none is needed", st.Family), "")
 		case st.State == rules.Absent:
 			text, next := "not in "+where, apply
-			if err := c.Try(ctx, set, st.Family); err != nil {
+			if err := st.try; err != nil {
 				text += ", and the kernel does not take it: " + err.Error()
 				next = "the kernel needs the raw table, NFQUEUE and the matches addrtype, length, limit, mark, recent and u32"
 				next = hintOf(err, next)
@@ -49,23 +72,25 @@ func (c *checker) firewall(ctx context.Context, set rules.Set) {
 				text += ", but in that of the other backend"
 			}
 			c.add(name, Fail, text, next)
-		case st.State == rules.Outdated && !set.Kernel:
+		case st.State == rules.Outdated && st.try != nil && c.module != nil && len(c.module.Keys) == 0:
+			c.add(name, Warn, "in "+where+", for daemon-only mode, since none can lead to the kernel module", hintOf(st.try, ""))
+		case st.State == rules.Outdated && !c.loaded:
 			c.add(name, Fail, "outdated: the rules in "+where+" lead through the kernel module, which is not loaded", apply)
 		case st.State == rules.Outdated, st.State == rules.Changed:
 			text, next := "in "+where+" there is another one than the configuration asks for", apply
 			if st.State == rules.Outdated {
 				text = "outdated: the rules in " + where + " do not lead through the kernel module"
 			}
-			if err := c.Try(ctx, set, st.Family); err != nil {
+			if err := st.try; err != nil {
 				text += ": " + err.Error()
-				next = hintOf(err, next)
+				next = hintOf(err, "see what it lacks, or let the daemon answer alone") + "; or, for daemon-only mode: " + apply
 			}
 			c.add(name, Fail, text, next)
 		case st.State == rules.NotFirst:
 			c.add(name, Warn, "in "+where+", but others come first and may take the packets", apply)
 		case st.Other:
 			c.add(name, Warn, "in "+where+"; an old one is in the other backend too", apply)
-		case set.Kernel:
+		case c.loaded:
 			c.add(name, OK, "first in "+where+", through the kernel module", "")
 		default:
 			c.add(name, OK, "first in "+where, "")

@@ -75,7 +75,7 @@ func (c *checker) sysrq() {
 	switch {
 	case lost == "":
 		c.add(name, OK, fmt.Sprintf("%d: forbids nothing that operators may use", value), "")
-	case !c.loaded:
+	case c.report.Mode != KernelMode:
 		c.add(name, Warn, fmt.Sprintf("%d: the daemon is not bound by it, but the kernel module would refuse: %s", value, lost), next)
 	case reboot:
 		c.add(name, Fail, fmt.Sprintf("%d: of what operators may use it forbids: %s; netsysrq reboot would be refused by kernel.sysrq",

@@ -29,28 +29,41 @@ func moduleStatus() (kmod.Status, error) {
 	return c.Status()
 }
 
+// askModule asks the module what it holds.
+func (c *checker) askModule() {
+	status, err := c.Module()
+	c.loaded, c.moduleErr = !errors.Is(err, kmod.ErrNotLoaded), err
+	if err == nil {
+		c.module = &status
+	}
+}
+
+// alone is what it means that the module does not answer.
+const alone = "daemon-only mode, nothing answers when this host's processes hang"
+
 // kernelModule looks whether the module would answer, with which keys and when.
 func (c *checker) kernelModule() {
 	const name, load = "kernel module", "as root: netsysrqd load-keys"
-	status, err := c.Module()
-	c.loaded = !errors.Is(err, kmod.ErrNotLoaded)
 	switch {
 	case !c.loaded:
-		c.add(name, Warn, "not loaded: daemon-only mode, nothing answers when this host's processes hang",
-			"modprobe xt_NETSYSRQ; where there is none: apt install netsysrq-dkms")
+		text, next := c.whyNotLoaded()
+		c.add(name, Warn, text+": "+alone, next)
 		return
-	case errors.Is(err, kmod.ErrPermission):
+	case errors.Is(c.moduleErr, kmod.ErrPermission):
 		c.add(name, Unknown, "loaded, but only root sees what it holds", "run this as root")
 		return
-	case err != nil:
-		c.add(name, Unknown, err.Error(), "")
+	case c.moduleErr != nil:
+		c.add(name, Unknown, c.moduleErr.Error(), "")
 		return
 	}
-	c.module = &status
+	status := c.module
 	wrong := c.wrongKeys()
 	switch {
 	case c.files && len(c.keys)+len(status.Keys) == 0:
 		c.add(name, Warn, "loaded, but it holds no keys, since there are none", "")
+		return
+	case c.past != nil && len(status.Keys) == 0:
+		c.add(name, Warn, "loaded, but without keys, since no rule leads to it: "+alone+": "+c.past.Error(), hintOf(c.past, "netsysrqd arm"))
 		return
 	case c.files && len(status.Keys) == 0:
 		c.add(name, Fail, "loaded, but not armed: it holds no keys", load)
@@ -69,7 +82,7 @@ func (c *checker) kernelModule() {
 		return
 	}
 	c.add(name, OK, fmt.Sprintf("armed: answers when the daemon cannot; %s, deadline %v, %s",
-		plural(len(status.Keys), "key"), status.Deadline, attached(&status)), "")
+		plural(len(status.Keys), "key"), status.Deadline, attached(status)), "")
 }
 
 // wrongKeys says in what the module's keys differ from those of the files.

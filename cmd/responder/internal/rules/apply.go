@@ -4,6 +4,7 @@ package rules
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -15,6 +16,7 @@ type Result struct {
 	Family  Family
 	Backend string
 	Changed bool   // false: it was so already
+	Past    bool   // the rules lead past the kernel module, though it is loaded
 	Warning string // something that the owner of the host should know
 }
 
@@ -27,6 +29,7 @@ func (s Set) Apply(ctx context.Context) ([]Result, error) {
 		return nil, err
 	}
 	var results []Result
+	var errs []error
 	for _, f := range Families {
 		r := Result{Family: f, Backend: backend}
 		t, err := s.tool(ctx, f, backend)
@@ -34,15 +37,20 @@ func (s Set) Apply(ctx context.Context) ([]Result, error) {
 			r.Changed, r.Warning, err = s.apply(ctx, t)
 			if err != nil && s.Kernel {
 				r.Changed, r.Warning, err = s.withoutTarget(ctx, t, err)
+				r.Past = err == nil
 			}
 		}
 		if err != nil && f == IPv6 && !hasIPv6() {
 			r.Warning, err = "this kernel does not speak IPv6: no rules for it", nil
 		}
 		if err != nil {
-			return results, fmt.Errorf("%v rules: %w", f, err)
+			errs = append(errs, fmt.Errorf("%v rules: %w", f, err))
+			continue
 		}
 		results = append(results, r)
+	}
+	if errs != nil {
+		return results, errors.Join(errs...)
 	}
 	stale, err := s.remove(ctx, otherBackend(backend))
 	for _, r := range stale {

@@ -152,7 +152,7 @@ func explain(err error) error {
 		!strings.Contains(err.Error(), "load target `NETSYSRQ'") {
 		return err
 	}
-	return hint.Add(ErrNoExtension, "install it (it comes with the module, in the package netsysrq-dkms), then: netsysrqd rules apply")
+	return hint.Add(ErrNoExtension, "install it (it comes with the module, in the package netsysrq-dkms), then: netsysrqd arm")
 }
 
 // loaded reports whether looking at the raw table leaves the host as it is.

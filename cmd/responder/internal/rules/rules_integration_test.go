@@ -5,9 +5,11 @@
 package rules
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -385,7 +387,7 @@ func TestNoModule(t *testing.T) {
 		})
 		for i := range 2 {
 			for _, r := range l.apply(kernel) {
-				if r.Changed != (i == 0) || !strings.Contains(r.Warning, "rules of daemon-only mode: ") {
+				if r.Changed != (i == 0) || !r.Past || !strings.Contains(r.Warning, "rules of daemon-only mode: ") {
 					t.Errorf("time %d: %+v", i, r)
 				}
 			}
@@ -404,6 +406,43 @@ func TestNoModule(t *testing.T) {
 				t.Log("Try passed: the extension is installed here")
 			} else if !errors.Is(err, ErrNoExtension) {
 				t.Error(err)
+			}
+			return nil
+		})
+	})
+}
+
+// TestWatcherWithoutTarget: that no rule leads to the module is said once, and
+// told every time to who takes its keys out.
+func TestWatcherWithoutTarget(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		kernel := l.set
+		kernel.Kernel = true
+		var log bytes.Buffer
+		past := 0
+		w := &Watcher{Set: func() (Set, error) { return kernel, nil }, Log: slog.New(slog.NewTextHandler(&log, nil)), Past: func() { past++ }}
+		l.server(func(ctx context.Context) error {
+			for range 3 {
+				w.check(ctx)
+			}
+			leads, err := l.set.LeadPast(ctx)
+			if err == nil && !leads {
+				err = errors.New("rules of daemon-only mode are not seen")
+			}
+			return err
+		})
+		for text, want := range map[string]int{"these are the rules of daemon-only mode": 2 /* families, one line */, "put back": 1, "level=": 2} {
+			if got := strings.Count(log.String(), text); got != want {
+				t.Errorf("%d times %q, want %d:\n%s", got, text, want, &log)
+			}
+		}
+		if past != 3 || len(w.mended) != 1 {
+			t.Errorf("told %d times, mended %d times", past, len(w.mended))
+		}
+		l.remove(kernel)
+		l.server(func(ctx context.Context) error {
+			if leads, err := l.set.LeadPast(ctx); err != nil || leads {
+				t.Errorf("without rules: %v %v", leads, err)
 			}
 			return nil
 		})

@@ -65,6 +65,32 @@ func (s Set) Status(ctx context.Context) ([]Status, error) {
 	return all, nil
 }
 
+// LeadPast reports whether rules of daemon-only mode are in place, in either
+// family: no packet of it reaches the kernel module, loaded or not.
+func (s Set) LeadPast(ctx context.Context) (bool, error) {
+	backend, err := s.backend(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range Families {
+		t, err := s.tool(ctx, f, backend)
+		if err != nil {
+			return false, err
+		}
+		if !t.loaded() || f == IPv6 && !hasIPv6() {
+			continue
+		}
+		tab, err := t.read(ctx)
+		if err != nil {
+			return false, err
+		}
+		if len(tab.ours()) > 0 && !tab.kernel() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // judge compares a table with what would be applied.
 func (s Set) judge(ctx context.Context, t *tool, tab *table, hits int) State {
 	if len(tab.removal()) == 0 {

@@ -38,9 +38,13 @@ type Watcher struct {
 	Log *slog.Logger
 	// Ready, if not nil, is called once the rules have been looked at.
 	Ready func()
+	// Past, if not nil, is called as long as the rules lead past the kernel
+	// module, though it is loaded.
+	Past func()
 
 	mended []time.Time // within mendWindow
 	quiet  bool        // that they are not mended for now has been said
+	warned string      // what the log was warned of last
 }
 
 // Run watches until the context ends.
@@ -116,18 +120,31 @@ func (w *Watcher) check(ctx context.Context) {
 		return
 	}
 	w.quiet = false
-	w.mended = append(w.mended, now)
 	results, err := set.Apply(ctx)
-	if err != nil {
-		w.Log.Error("firewall rules lost, and not put back", "rules", strings.Join(wrong, ", "), "err", err)
-		return
-	}
+	changed, past, warning := false, false, ""
 	for _, r := range results {
+		changed, past = changed || r.Changed, past || r.Past
 		if r.Warning != "" {
-			w.Log.Warn("firewall rules", "family", r.Family.String(), "backend", r.Backend, "warning", r.Warning)
+			warning += fmt.Sprintf("%v (iptables-%s): %s; ", r.Family, r.Backend, r.Warning)
 		}
 	}
-	w.Log.Warn("firewall rules were not in place: put back", "rules", strings.Join(wrong, ", "))
+	if past && w.Past != nil {
+		w.Past()
+	}
+	// What cannot be mended is looked at every minute, and said once.
+	if warning != w.warned && warning != "" {
+		w.Log.Warn("firewall rules", "warning", strings.TrimSuffix(warning, "; "))
+	}
+	w.warned = warning
+	if changed || err != nil {
+		w.mended = append(w.mended, now)
+	}
+	switch {
+	case err != nil:
+		w.Log.Error("firewall rules lost, and not put back", "rules", strings.Join(wrong, ", "), "err", err)
+	case changed:
+		w.Log.Warn("firewall rules were not in place: put back", "rules", strings.Join(wrong, ", "))
+	}
 }
 
 // signs is cheap to get, and another one when the legacy tables or the way

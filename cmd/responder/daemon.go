@@ -27,6 +27,7 @@ import (
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/klog"
 	"netsysrq/cmd/responder/internal/logging"
+	"netsysrq/cmd/responder/internal/metrics"
 	"netsysrq/cmd/responder/internal/module"
 	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/cmd/responder/internal/runner"
@@ -85,6 +86,12 @@ type daemon struct {
 	statistics *os.File // the kernel's list of queues, which root alone may open
 	notify     *host.Notifier
 	notified   error // what came of it the last time
+	// What the metrics tell.
+	metricsFile  *metrics.File // nil: there is none
+	started      time.Time
+	requests     *metrics.Requests
+	ignored      [auth.NumReasons]uint64
+	synchronised bool
 }
 
 // runDaemon runs until the context ends. It returns an error only for what
@@ -105,7 +112,7 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 	debug.SetMemoryLimit(memoryLimit)
 	runtime.GOMAXPROCS(processors)
 	d := &daemon{cfg: cfg, configPath: configPath, level: new(slog.LevelVar), judged: make(chan struct{}, 1),
-		readings: make(chan reading, 1), reloaded: true, armed: module.Armed}
+		readings: make(chan reading, 1), reloaded: true, armed: module.Armed, started: time.Now(), requests: new(metrics.Requests)}
 	d.vetoFile.Store(&cfg.VetoFile)
 	d.level.Set(cfg.Log.Level)
 	var err error
@@ -158,6 +165,7 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 		Veto:    d.vetoed,
 		Armed:   d.armed,
 		Mark:    rules.AuthenticMark, MarkMask: rules.MarkMask,
+		Requests: d.requests,
 		Judged: func() {
 			select {
 			case d.judged <- struct{}{}:
@@ -165,7 +173,7 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 			}
 		},
 	})
-	d.link = &module.Link{Dial: module.Dial, Log: d.log.Logger}
+	d.link = &module.Link{Dial: module.Dial, Log: d.log.Logger, Requests: d.requests}
 	if err := d.loadKeys(); err != nil {
 		return nil, err
 	}
@@ -263,6 +271,11 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("ready", "mode", mode.String(), "port", d.cfg.Port, "queues", fmt.Sprintf("%d,%d", d.lanes[0].number, d.lanes[1].number),
 		"trigger", d.cfg.Trigger, "dry_run", d.cfg.DryRun, "uid", os.Getuid())
 	d.tell("READY=1")
+	if d.cfg.Metrics != "" {
+		d.metricsFile = metrics.NewFile(d.cfg.Metrics, d.log.Logger)
+		defer d.metricsFile.Close()
+		d.putMetrics()
+	}
 
 	sample := time.NewTicker(sampleEvery)
 	defer sample.Stop()
@@ -281,6 +294,7 @@ loop:
 			d.take(r)
 		case <-summary.C:
 			d.summarise()
+			d.putMetrics()
 		case <-d.judged:
 			events.Reset(eventsSoon)
 		case <-events.C:
@@ -289,6 +303,7 @@ loop:
 			}
 		case <-sample.C:
 			asked, synchronised := d.gate.Sample()
+			d.synchronised = synchronised
 			d.beat(d.feedWatchdog(), asked, synchronised)
 			events.Reset(0)
 		}

@@ -23,6 +23,7 @@ import (
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/logging"
+	"netsysrq/cmd/responder/internal/metrics"
 	"netsysrq/cmd/responder/internal/module"
 	"netsysrq/kmod-fallback/kmod"
 	"netsysrq/nfq"
@@ -89,7 +90,7 @@ func newDaemonRig(t *testing.T) *rig {
 	cfg := config.Default()
 	cfg.KeysDir = filepath.Join(dir, "keys")
 	r.daemon = &daemon{cfg: cfg, configPath: filepath.Join(dir, "etc.toml"), identity: host.Identity{UID: os.Geteuid(), GID: -1},
-		machineID: "0123456789abcdef0123456789abcdef", log: log, level: new(slog.LevelVar), readings: make(chan reading, 1),
+		machineID: "0123456789abcdef0123456789abcdef", log: log, requests: new(metrics.Requests), level: new(slog.LevelVar), readings: make(chan reading, 1),
 		armed: func() bool { return r.isArmed }}
 	r.gate = gate.New(gate.Config{
 		Ledger: auth.Config{Executor: auth.Daemon, Sysrq: -1, Random: func([]byte) bool { return true }},

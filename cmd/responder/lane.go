@@ -20,9 +20,9 @@ type lane struct {
 	number uint16
 	queue  atomic.Pointer[nfq.Queue] // nil while it is lost
 	// Packets that the kernel dropped: those of queues that are closed, and
-	// how many a summary has named.
-	gone       atomic.Uint64
-	summarised uint64
+	// all that a summary has named.
+	gone    atomic.Uint64
+	dropped uint64
 }
 
 // open binds a lane's queue.
@@ -119,12 +119,14 @@ func (d *daemon) summarise() {
 				continue
 			}
 		}
-		if n := l.gone.Load() + kernelDrops(ks); n > l.summarised {
-			dropped += n - l.summarised
-			l.summarised = n
+		if n := l.gone.Load() + kernelDrops(ks); n > l.dropped {
+			dropped += n - l.dropped
+			l.dropped = n
 		}
 	}
-	gate.Summarise(d.log.Logger, lanes, dropped, d.modulePackets())
+	for r, n := range gate.Summarise(d.log.Logger, lanes, dropped, d.modulePackets()) {
+		d.ignored[r] += n
+	}
 	if n := d.log.Lost(); n > d.lost {
 		d.log.Warn("log records lost: nobody read them in time", "records", n-d.lost)
 		d.lost = n

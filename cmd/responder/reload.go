@@ -126,8 +126,8 @@ func (d *daemon) reload(r reading) {
 	d.cfg.Log.Level = next.Log.Level
 	d.level.Set(next.Log.Level)
 	if next.Port != old.Port || next.Queue != old.Queue || next.Trigger != old.Trigger || next.Kmsg != old.Kmsg ||
-		next.User != old.User || next.MachineID != old.MachineID || next.Log.Format != old.Log.Format {
-		d.log.Warn("reload: port, queue, trigger, kmsg, user, machine_id and log.format take effect after a restart")
+		next.User != old.User || next.MachineID != old.MachineID || next.Metrics != old.Metrics || next.Log.Format != old.Log.Format {
+		d.log.Warn("reload: port, queue, trigger, kmsg, user, machine_id, metrics and log.format take effect after a restart")
 	}
 	if !slices.Equal(next.AllowFrom, old.AllowFrom) || next.Iptables != old.Iptables {
 		d.log.Warn("reload: allow_from and iptables take effect with netsysrqd rules apply")

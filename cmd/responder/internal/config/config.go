@@ -46,6 +46,7 @@ type Config struct {
 	Iptables  string         // auto, nft or legacy
 	Deadline  time.Duration  // for the daemon's word, before the kernel module acts alone
 	VetoFile  string         // while it exists, requests are vetoed
+	Metrics   string         // file for node_exporter; empty: none
 	Log       Log
 }
 
@@ -87,6 +88,7 @@ type document struct {
 	Iptables  string   `toml:"iptables"`
 	Deadline  string   `toml:"deadline"`
 	VetoFile  string   `toml:"veto_file"`
+	Metrics   string   `toml:"metrics"`
 	Log       struct {
 		Format string `toml:"format"`
 		Level  string `toml:"level"`
@@ -137,6 +139,9 @@ func parse(path string, data []byte) (*Config, error) {
 	c.Iptables = k.word("iptables", doc.Iptables, "auto", "nft", "legacy")
 	c.Deadline = k.duration("deadline", doc.Deadline, 10*time.Millisecond, 10*time.Second)
 	c.VetoFile = k.file("veto_file", doc.VetoFile)
+	if doc.Metrics != "" {
+		c.Metrics = k.file("metrics", doc.Metrics)
+	}
 	c.Log.Format = k.word("log.format", doc.Log.Format, "auto", "journald", "text", "json")
 	level := k.word("log.level", doc.Log.Level, "debug", "info", "warn", "error")
 	if err := c.Log.Level.UnmarshalText([]byte(level)); err != nil {

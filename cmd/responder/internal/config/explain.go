@@ -22,6 +22,7 @@ var kinds = []struct{ name, kind string }{
 	{"iptables", "a string"},
 	{"deadline", "a string"},
 	{"veto_file", "a string"},
+	{"metrics", "a string"},
 	{"keys_dir", "a string"},
 	{"machine_id", "a string"},
 	{"user", "a string"},

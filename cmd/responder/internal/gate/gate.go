@@ -20,6 +20,7 @@ import (
 	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/klog"
+	"netsysrq/cmd/responder/internal/metrics"
 	"netsysrq/cmd/responder/internal/runner"
 	"netsysrq/internal/clock"
 	"netsysrq/nfq"
@@ -59,6 +60,8 @@ type Config struct {
 	Armed func() bool
 	// Packets that the module keeps pending have this mark, in the bits of the mask.
 	Mark, MarkMask uint32
+	// Requests counts what was decided here. Nil: nothing does.
+	Requests *metrics.Requests
 	// Judged, if not nil, is told that a word was said to the module.
 	Judged func()
 }
@@ -276,6 +279,9 @@ func (g *Gate) authentic(l *Lane, p *nfq.Packet, d *nfq.Datagram, k *key, detail
 		return auth.OK
 	case !line:
 		return v.Reason
+	}
+	if (req.Op == auth.OpRun || detail != nil) && v.Reason != auth.ReasonRepeat && v.Reason != auth.ReasonPending {
+		g.cfg.Requests.Count(v.Result, v.Flags, len(req.Sequence()), time.Now())
 	}
 	g.report(k, req, &v, d.Src, latency(p, time.Now()), veto, sendErr, detail)
 	return auth.OK

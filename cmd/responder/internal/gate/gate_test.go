@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/metrics"
 	"netsysrq/cmd/responder/internal/runner"
+	"netsysrq/internal/promtext"
 	"netsysrq/nfq"
 )
 
@@ -72,7 +74,8 @@ func newRig(t testing.TB, allowed string) *rig {
 			r.replies, r.to = append(r.replies, rep), append(r.to, to)
 			return nil
 		},
-		Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
+		Log:      slog.New(slog.NewJSONHandler(&r.log, nil)),
+		Requests: new(metrics.Requests),
 	})
 	set, err := auth.ParseKeySet(allowed)
 	if err != nil {
@@ -89,6 +92,16 @@ var (
 	client = netip.MustParseAddrPort("192.0.2.1:4000")
 	server = netip.MustParseAddrPort("192.0.2.2:9")
 )
+
+// counted is how many requests ended so.
+func (r *rig) counted(t *testing.T, result string) float64 {
+	t.Helper()
+	m, err := promtext.Parse(string(metrics.Text(r.cfg.Requests.Families())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Values[`netsysrqd_requests_total{result="`+result+`"}`]
+}
 
 // packet wraps a payload in UDP and IPv4, as NFQUEUE hands it over.
 func packet(src, dst netip.AddrPort, payload []byte) *nfq.Packet {
@@ -173,8 +186,8 @@ func TestRunIsAnsweredThenHandedOver(t *testing.T) {
 	if rep := r.last(t); rep.Result != auth.Accepted || rep.Flags&auth.Repeat == 0 {
 		t.Errorf("repeat answered by %+v", rep)
 	}
-	if len(r.jobs) != 1 {
-		t.Errorf("%d jobs", len(r.jobs))
+	if len(r.jobs) != 1 || r.counted(t, "accepted") != 1 {
+		t.Errorf("%d jobs, %v counted", len(r.jobs), r.counted(t, "accepted"))
 	}
 	var accepted map[string]any
 	for _, m := range r.lines(t) {
@@ -208,8 +221,8 @@ func TestRefusals(t *testing.T) {
 		if rep := r.last(t); rep.Result != c.result || rep.Mask != c.mask {
 			t.Errorf("%s: reply %+v", name, rep)
 		}
-		if len(r.jobs) != 0 {
-			t.Errorf("%s: handed over", name)
+		if len(r.jobs) != 0 || r.counted(t, "policy") != 1 {
+			t.Errorf("%s: handed over, or not counted", name)
 		}
 		if lines := r.lines(t); lines[len(lines)-1]["reason"] != c.reason {
 			t.Errorf("%s: logged %v", name, lines[len(lines)-1])
@@ -232,6 +245,9 @@ func TestCancelReachesTheRunner(t *testing.T) {
 	r.send(client, r.seal(req))
 	if rep := r.last(t); rep.Result != auth.Accepted || len(r.cuts) != 1 {
 		t.Errorf("reply %+v, %d cuts", rep, len(r.cuts))
+	}
+	if r.counted(t, "barrier") != 1 || r.counted(t, "rehearsed") != 1 || r.counted(t, "accepted") != 0 {
+		t.Error("not counted as what they are")
 	}
 }
 

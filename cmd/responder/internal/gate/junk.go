@@ -79,9 +79,8 @@ const topSources = 3
 // Summarise logs one line about what the lanes counted, if they counted
 // anything. Dropped is what the kernel dropped before a lane could see it. Where
 // the kernel module counts, its counts are exact, and those of the lanes, which
-// see a sample, only tell of the sources.
-func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64, module *[auth.NumReasons]uint64) {
-	var total [auth.NumReasons]uint64
+// see a sample, only tell of the sources. It returns the counts by reason.
+func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64, module *[auth.NumReasons]uint64) (total [auth.NumReasons]uint64) {
 	var answered, sum uint64
 	var sources []source
 	for _, l := range lanes {
@@ -106,7 +105,7 @@ func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64, module *[auth.Nu
 		log.Info("status requests answered without a line of their own", "requests", answered)
 	}
 	if sum+dropped == 0 {
-		return
+		return total
 	}
 	attrs := []slog.Attr{slog.Uint64("packets", sum+dropped)}
 	for i, n := range total {
@@ -121,6 +120,7 @@ func Summarise(log *slog.Logger, lanes []*Lane, dropped uint64, module *[auth.Nu
 		attrs = append(attrs, slog.String("sources", top(sources)))
 	}
 	log.LogAttrs(context.Background(), slog.LevelWarn, "packets ignored", attrs...)
+	return total
 }
 
 // top words the addresses that sent most, each with a lower bound.

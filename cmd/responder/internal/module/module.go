@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/metrics"
 	"netsysrq/kmod-fallback/kmod"
 )
 
@@ -59,8 +60,9 @@ var ErrNotArmed = errors.New("the kernel module holds no keys")
 // Link is the daemon's end. It is not safe for concurrent use; the client that
 // Attach returns is.
 type Link struct {
-	Dial func() (Client, error)
-	Log  *slog.Logger
+	Dial     func() (Client, error)
+	Log      *slog.Logger
+	Requests *metrics.Requests // counts what the module decided; nil: nothing does
 
 	client Client
 	names  map[auth.KeyID]string
@@ -69,6 +71,7 @@ type Link struct {
 	status kmod.Status // at the last beat
 	// Before that the daemon's place is left to whoever has taken it.
 	yields time.Time
+	lost   uint64 // events
 }
 
 // Dial connects to the module of this host.
@@ -311,10 +314,13 @@ func (l *Link) Events(now time.Time, boot time.Duration) (some bool, err error) 
 			return some, err
 		}
 		if lost > 0 {
+			l.lost += uint64(lost)
 			l.Log.Warn("events of the kernel module lost: more happened than it keeps", "events", lost)
 		}
 		for i := range events {
-			l.event(&events[i], now.Add(events[i].Boot-boot))
+			at := now.Add(events[i].Boot - boot)
+			l.count(&events[i], at)
+			l.event(&events[i], at)
 		}
 		l.next = next
 		if len(events) == 0 {
@@ -323,6 +329,28 @@ func (l *Link) Events(now time.Time, boot time.Duration) (some bool, err error) 
 		some = true
 	}
 	return some, nil
+}
+
+// Lost is how many events the module did not keep until they were read.
+func (l *Link) Lost() uint64 { return l.lost }
+
+// count counts a request with the event that decides on it.
+func (l *Link) count(e *kmod.Event, at time.Time) {
+	rehearsal := e.Asked&(auth.Rehearse|auth.Drill) != 0
+	switch e.Kind {
+	case kmod.EventRequest:
+		if e.Reason == auth.OK && (e.Steps != "" || rehearsal) {
+			return // pending
+		}
+	case kmod.EventStale:
+	case kmod.EventSettled:
+		if e.By == kmod.ByDeadline && e.Asked&auth.Drill == 0 {
+			l.Requests.Unattended()
+		}
+	default:
+		return
+	}
+	l.Requests.Count(e.Result, e.Flags, len(e.Steps), at)
 }
 
 // event writes one line.

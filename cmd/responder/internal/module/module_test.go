@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/metrics"
+	"netsysrq/internal/promtext"
 	"netsysrq/kmod-fallback/kmod"
 )
 
@@ -262,6 +264,48 @@ func TestEvents(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("logged\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// A request is counted once, with the event that decides on it.
+func TestEventsAreCounted(t *testing.T) {
+	list := []kmod.Event{
+		{Kind: kmod.EventBegin},
+		{Kind: kmod.EventRequest, Steps: "sb"},           // pending
+		{Kind: kmod.EventRequest, Asked: auth.Rehearse},  // pending
+		{Kind: kmod.EventRequest, Result: auth.Accepted}, // a barrier
+		{Kind: kmod.EventRequest, Steps: "c", Result: auth.RefPolicy, Reason: auth.ReasonNotAllowed},
+		{Kind: kmod.EventStale, Steps: "b", Result: auth.Stale, Reason: auth.ReasonStale},
+		{Kind: kmod.EventSettled, Steps: "b", Result: auth.Accepted, By: kmod.ByTake},
+		{Kind: kmod.EventSettled, Steps: "b", Result: auth.Accepted, By: kmod.ByDeadline},
+		{Kind: kmod.EventSettled, Steps: "b", Result: auth.Accepted, Flags: auth.Rehearsed, Asked: auth.Drill, By: kmod.ByDeadline},
+		{Kind: kmod.EventStep, Steps: "b", Result: auth.Accepted},
+		{Kind: kmod.EventDone, Steps: "b", Result: auth.Accepted},
+	}
+	for i := range list {
+		list[i].Seq = uint32(i + 1)
+	}
+	f := &fake{events: list}
+	f.status.Keys, f.status.NextUnread = []kmod.Key{held(key(1, "b"))}, 1
+	l, _ := newLink(f)
+	l.Requests = new(metrics.Requests)
+	if _, err := l.Attach(Settings{Keys: []Key{key(1, "b")}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Events(time.Now(), 0); err != nil {
+		t.Fatal(err)
+	}
+	got, err := promtext.Parse(string(metrics.Text(l.Requests.Families())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]float64{"accepted": 2, "rehearsed": 1, "barrier": 1, "policy": 1, "stale": 1, "vetoed": 0} {
+		if n := got.Values[`netsysrqd_requests_total{result="`+name+`"}`]; n != want {
+			t.Errorf("%s: %v, want %v", name, n, want)
+		}
+	}
+	if n := got.Values["netsysrqd_requests_unattended_total"]; n != 1 {
+		t.Errorf("%v without the daemon", n)
 	}
 }
 

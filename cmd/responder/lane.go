@@ -74,7 +74,7 @@ func (d *daemon) serve(ctx context.Context, l *lane) {
 			return
 		}
 		d.log.Error("queue lost", "lane", l.name, "queue", l.number, "err", err)
-		for {
+		for said := ""; ; {
 			select {
 			case <-ctx.Done():
 				return
@@ -84,7 +84,10 @@ func (d *daemon) serve(ctx context.Context, l *lane) {
 				d.log.Info("queue opened again", "lane", l.name, "queue", l.number)
 				break
 			}
-			d.log.Error("queue not opened", "lane", l.name, "queue", l.number, "err", err)
+			if err.Error() != said { // it may be long until whoever has it ends
+				said = err.Error()
+				d.log.Error("queue not opened, trying on", "lane", l.name, "queue", l.number, "err", err)
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"netsysrq/auth"
@@ -50,7 +51,7 @@ type moduleEvent struct {
 	Reason  string  `json:"reason"`
 	Result  string  `json:"decision"`
 	Of      string  `json:"qualified,omitempty"`
-	From    string  `json:"src"`
+	From    string  `json:"src"` // empty: nobody asked for it
 	TookMS  int64   `json:"took_ms"`
 }
 
@@ -90,7 +91,7 @@ func (c *command) status(args []string) error {
 		}
 	}
 	if *withEvents {
-		if r.Events, r.EventsLost, err = readEvents(m); err != nil {
+		if r.Events, r.EventsLost, err = readEvents(m, s.NextEvent); err != nil {
 			return asRoot(err)
 		}
 	}
@@ -101,9 +102,15 @@ func (c *command) status(args []string) error {
 	return nil
 }
 
-// readEvents returns what the module's record holds.
-func readEvents(m *kmod.Client) (all []moduleEvent, lost uint32, err error) {
-	for seq := uint32(1); ; {
+// eventReader is the module as far as it tells what it did.
+type eventReader interface {
+	Events(seq uint32) (events []kmod.Event, next, lost uint32, err error)
+}
+
+// readEvents returns what the module's record holds before number end: it may be
+// written faster than it is read.
+func readEvents(m eventReader, end uint32) (all []moduleEvent, lost uint32, err error) {
+	for seq := uint32(1); seq < end; {
 		events, next, missed, err := m.Events(seq)
 		if err != nil || len(events) == 0 {
 			return all, lost, err
@@ -111,10 +118,19 @@ func readEvents(m *kmod.Client) (all []moduleEvent, lost uint32, err error) {
 		lost += missed
 		for _, e := range events {
 			all = append(all, moduleEvent{e.Seq, e.Boot.Seconds(), e.Kind.String(), e.By.String(), e.Key.String(), fmt.Sprintf("%x", e.Request[:]),
-				e.Steps, e.Step, e.Asked.String(), e.Reason.String(), e.Result.String(), e.Flags.String(), e.From.String(), e.Took.Milliseconds()})
+				e.Steps, e.Step, e.Asked.String(), e.Reason.String(), e.Result.String(), e.Flags.String(), sender(e.From), e.Took.Milliseconds()})
 		}
 		seq = next
 	}
+	return all, lost, nil
+}
+
+// sender is an address that an event may lack.
+func sender(from netip.AddrPort) string {
+	if !from.IsValid() {
+		return ""
+	}
+	return from.String()
 }
 
 func (c *command) printStatus(r *moduleReport) {
@@ -125,7 +141,11 @@ func (c *command) printStatus(r *moduleReport) {
 	case r.SilentS != nil:
 		daemon = fmt.Sprintf("gone, heard %.0f s ago", *r.SilentS)
 	}
-	fmt.Fprintf(c.stdout, "module    armed with %d keys, waits %d ms for the daemon's word\n", len(r.Keys), r.DeadlineMS)
+	armed := fmt.Sprintf("armed with %d keys", len(r.Keys))
+	if len(r.Keys) == 0 {
+		armed = "not armed: it holds no keys"
+	}
+	fmt.Fprintf(c.stdout, "module    %s; waits %d ms for the daemon's word\n", armed, r.DeadlineMS)
 	fmt.Fprintf(c.stdout, "daemon    %s\n", daemon)
 	for _, k := range r.Keys {
 		fmt.Fprintf(c.stdout, "key       %s may use %s, ledger %.0f s old\n", k.ID, k.Allowed, k.AgeS)

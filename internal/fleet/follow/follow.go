@@ -50,6 +50,9 @@ type Options struct {
 	// Leave is how long it may go on with the boot id that it had before it is
 	// given up. 0: Limit.
 	Leave time.Duration
+	// AnyAnswer ends the watch with the first answer of a new boot id: the
+	// daemon is not waited for.
+	AnyAnswer bool
 	// Changed, if not nil, is told of every change.
 	Changed func(Event)
 }
@@ -70,8 +73,8 @@ type Result struct {
 // for whatever reason.
 type Ask func(ctx context.Context, timeout time.Duration) *auth.Reply
 
-// Watch asks the machine until it is back, with its daemon, or the time is
-// over. before is the boot id that it had, and must be known: there is no other
+// Watch asks the machine until it is back, with its daemon unless any answer will
+// do, or the time is over. before is the boot id that it had, and must be known: there is no other
 // proof.
 func Watch(ctx context.Context, before auth.BootID, ask Ask, opt Options) Result {
 	w := &watch{begun: time.Now(), opt: opt, result: Result{Before: before, Phase: Running}}
@@ -88,14 +91,16 @@ func Watch(ctx context.Context, before auth.BootID, ask Ask, opt Options) Result
 		if ctx.Err() != nil && reply == nil {
 			break
 		}
-		if w.take(asked, reply); w.result.Phase == Back {
+		if w.take(asked, reply); w.back() {
 			break
 		}
-		if reply != nil {
+		// Silence takes its time, but where nothing can be sent it is said at
+		// once.
+		if reply != nil || time.Since(w.begun)-asked < pause {
 			w.sleep(ctx, min(pause, max(w.left(), 0)))
 		}
 	}
-	w.result.Interrupted = ctx.Err() != nil && w.result.Phase != Back
+	w.result.Interrupted = ctx.Err() != nil && !w.back()
 	w.result.Took = time.Since(w.begun)
 	return w.result
 }
@@ -104,6 +109,11 @@ type watch struct {
 	begun  time.Time
 	opt    Options
 	result Result
+}
+
+// back reports whether nothing more is waited for.
+func (w *watch) back() bool {
+	return w.result.Phase == Back || w.opt.AnyAnswer && w.result.Back > 0
 }
 
 // left is how much longer the machine is worth asking.

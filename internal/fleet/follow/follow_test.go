@@ -60,6 +60,8 @@ func TestWatch(t *testing.T) {
 			Options{Limit: time.Hour}, []Phase{Gone, Kernel}, 91 * time.Second},
 		{"it is back and silent again", machine{{0, nil}, {30 * time.Second, kernel(after)}, {32 * time.Second, nil}},
 			Options{Limit: time.Hour}, []Phase{Gone, Kernel}, 93 * time.Second},
+		{"any answer will do", machine{{0, nil}, {30 * time.Second, kernel(after)}},
+			Options{Limit: time.Hour, AnyAnswer: true}, []Phase{Gone, Kernel}, 31 * time.Second},
 		{"never back", machine{{0, nil}}, Options{Limit: time.Minute}, []Phase{Gone}, time.Minute},
 		{"never gone", machine{{0, daemon(before)}}, Options{Limit: time.Minute}, nil, 61 * time.Second},
 		{"never gone, given up early", machine{{0, kernel(before)}}, Options{Limit: time.Hour, Leave: 20 * time.Second}, nil, 21 * time.Second},
@@ -89,6 +91,25 @@ func TestInterrupted(t *testing.T) {
 		r := Watch(ctx, before, machine{{0, nil}}.ask(time.Now()), Options{Limit: time.Minute})
 		if !r.Interrupted || r.Phase != Gone || r.Took > 11*time.Second {
 			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A network of this side that is down is asked no more often than a machine that
+// answers.
+func TestNothingCanBeSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ask := func(context.Context, time.Duration) *auth.Reply {
+			if asked++; asked > 100 {
+				cancel()
+			}
+			return nil
+		}
+		if r := Watch(ctx, before, ask, Options{Limit: time.Hour}); r.Phase != Gone || asked > 61 {
+			t.Errorf("asked %d times: %+v", asked, r)
 		}
 	})
 }

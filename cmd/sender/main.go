@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 // Command sender, installed as netsysrq, asks hosts to perform Magic SysRq
-// steps by sealed UDP packets. Its help text says the rest.
+// steps by sealed UDP packets. Its help text says the rest. Called by the name
+// fence_netsysrq it is an agent for cluster managers: package fence.
 package main
 
 import (
@@ -11,9 +12,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 
+	"netsysrq/cmd/sender/internal/fence"
 	"netsysrq/internal/exchange"
 	"netsysrq/internal/version"
 )
@@ -45,7 +48,11 @@ func worse(a, b int) int {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], system())
+	start := func(args []string) int { return run(ctx, args, system()) }
+	if filepath.Base(os.Args[0]) == fence.Name {
+		start = func(args []string) int { return fence.Run(ctx, args, fenceWorld()) }
+	}
+	code := start(os.Args[1:])
 	stop()
 	os.Exit(code)
 }

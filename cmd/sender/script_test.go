@@ -33,7 +33,9 @@ func TestMain(m *testing.M) {
 			w.clock.Synchronised = func() bool { return os.Getenv("CLOCK") != "wrong" }
 			os.Exit(run(ctx, os.Args[1:], w))
 		},
-		"fakefleet": func() { fakeFleet(os.Args[1:]) },
+		// The same binary by its other name.
+		"fence_netsysrq": main,
+		"fakefleet":      func() { fakeFleet(os.Args[1:]) },
 		// exits CODE COMMAND... fails unless the command ends with that code.
 		"exits": func() {
 			c := exec.Command(os.Args[2], os.Args[3:]...)

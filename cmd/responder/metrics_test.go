@@ -9,6 +9,7 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/metrics"
+	"netsysrq/internal/doctest"
 	"netsysrq/internal/promtext"
 )
 
@@ -46,21 +47,17 @@ func TestFamilies(t *testing.T) {
 // TestMetricsAreDocumented: the page has the metrics that there are, and what the
 // examples ask for is there.
 func TestMetricsAreDocumented(t *testing.T) {
-	there := words{}
+	there := doctest.Words{}
 	for _, f := range newDaemonRig(t).families() {
-		there.add(f.Name)
+		there.Add(f.Name)
 	}
-	in := func(text string) words {
-		found := words{}
-		for _, name := range regexp.MustCompile(`\bnetsysrqd_[a-z_]+`).FindAllString(text, -1) {
-			found.add(name)
-		}
-		return found
+	in := func(text string) doctest.Words {
+		return doctest.Set(regexp.MustCompile(`\bnetsysrqd_[a-z_]+`).FindAllString(text, -1)...)
 	}
-	_, section, _ := strings.Cut(readFile(t, manual), ".Sh METRICS")
+	_, section, _ := strings.Cut(doctest.Read(t, manual), ".Sh METRICS")
 	section, _, _ = strings.Cut(section, ".Sh ")
-	same(t, "METRICS of the page", in(section), there)
-	guide := in(readFile(t, "../../docs/OPERATIONS.md"))
+	doctest.Same(t, "METRICS of the page", in(section), there)
+	guide := in(doctest.Read(t, "../../docs/OPERATIONS.md"))
 	if len(guide) < 4 {
 		t.Error("the guide has no examples")
 	}

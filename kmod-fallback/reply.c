@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Sealed replies and pieces of the log. They are sent from a tasklet, never by the target: a packet
- * that is sent there walks the OUTPUT rules on the very stack on which the
- * PREROUTING rules still stand.
+ * Sealed replies and pieces of the log. They are sent from a tasklet, never by
+ * the target: a packet that is sent there walks the OUTPUT rules on the very
+ * stack on which the PREROUTING rules still stand.
  */
 #include <linux/sched/loadavg.h>
 #include <linux/sysrq.h>
@@ -191,27 +191,29 @@ static int send6(struct sk_buff *skb, const struct nsrq_peer *peer, int len)
 /* The beginning of a packet to a peer, with room for a payload of size bytes. */
 static struct sk_buff *begin(const struct nsrq_peer *peer, int size)
 {
-	const int room = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
+	int room = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
 	struct dst_entry *dst = route(peer);
 	struct sk_buff *skb;
 
 	if (IS_ERR(dst))
 		return NULL;
-	skb = alloc_skb(LL_RESERVED_SPACE(dst->dev) + room + size, GFP_ATOMIC);
+	room += LL_RESERVED_SPACE(dst->dev);
+	skb = alloc_skb(room + size, GFP_ATOMIC);
 	if (!skb) {
 		dst_release(dst);
 		return NULL;
 	}
-	skb_reserve(skb, LL_RESERVED_SPACE(dst->dev) + room);
+	skb_reserve(skb, room);
 	skb_dst_set(skb, dst);
 	return skb;
 }
 
-/* Sends the packet, whose payload is there. */
+/* Sends the packet, whose payload is there. A queue may be too full for it. */
 static bool send(struct sk_buff *skb, const struct nsrq_peer *peer)
 {
 	const int len = sizeof(struct udphdr) + skb->len;
 	struct udphdr *uh = skb_push(skb, sizeof(*uh));
+	int err;
 
 	skb_reset_transport_header(skb);
 	uh->source = peer->our_port;
@@ -220,9 +222,9 @@ static bool send(struct sk_buff *skb, const struct nsrq_peer *peer)
 	uh->check = 0;
 	/* A full table of connections must not swallow it. */
 	nf_ct_set(skb, NULL, IP_CT_UNTRACKED);
-	if (peer->family == NFPROTO_IPV6)
-		return send6(skb, peer, len) >= 0;
-	return send4(skb, peer, len) >= 0;
+	err = peer->family == NFPROTO_IPV6 ? send6(skb, peer, len) :
+					     send4(skb, peer, len);
+	return !net_xmit_eval(err);
 }
 
 static bool send_reply(const struct errand *e)
@@ -247,7 +249,7 @@ static bool send_log(const struct errand *e)
 
 	memcpy(piece.id, e->letter.id, sizeof(piece.id));
 	memcpy(piece.challenge, e->letter.challenge, sizeof(piece.challenge));
-	memcpy(piece.boot_id, nsrq.boot_id, sizeof(piece.boot_id));
+	memcpy(piece.boot_id, e->boot_id, sizeof(piece.boot_id));
 	nsrq_log_open(&log, e->letter.from);
 	do {
 		skb = begin(&e->letter.peer, NSRQ_PIECE_SIZE);

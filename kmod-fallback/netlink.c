@@ -268,7 +268,8 @@ static int get_status(struct sk_buff *request, struct genl_info *info)
 	read = nsrq.event_read;
 	if (nsrq.heard)
 		silent = min_t(u64, NSRQ_NEVER - 1,
-			       div_u64(now.boot - nsrq.heard, NSEC_PER_SEC));
+			       div_u64(now.boot - min(now.boot, nsrq.heard),
+				       NSEC_PER_SEC));
 	leave();
 
 	err = !head ||

@@ -13,7 +13,6 @@
 
 #include <linux/cpuhotplug.h>
 #include <linux/kthread.h>
-#include <linux/slab.h>
 #include <linux/sysrq.h>
 #include "module.h"
 
@@ -54,6 +53,7 @@ void nsrq_note(u8 kind, u8 by, u8 reason, const struct nsrq_job *job,
 {
 	struct nsrq_event *e = &nsrq.events[nsrq.event_next++ % NSRQ_EVENTS];
 	const struct nsrq_account *a;
+	u64 since;
 	int i;
 
 	memset(e, 0, sizeof(*e));
@@ -64,9 +64,10 @@ void nsrq_note(u8 kind, u8 by, u8 reason, const struct nsrq_job *job,
 	if (!job)
 		return;
 	e->step = job->next ? job->next - 1 : 0;
-	e->ms = div_u64(now->boot - min(now->boot, job->came), NSRQ_MS);
+	since = job->came;
 	if (kind == NETSYSRQ_EVENT_CONFIRMED || kind == NETSYSRQ_EVENT_UNCONFIRMED)
-		e->ms = div_u64(now->boot - job->claimed, NSRQ_MS);
+		since = job->claimed;
+	e->ms = div_u64(now->boot - min(now->boot, since), NSRQ_MS);
 	e->answer = job->letter.answer;
 	e->peer = job->letter.peer;
 	memcpy(e->id, job->request.id, sizeof(e->id));
@@ -197,10 +198,14 @@ void nsrq_cut_pending(u64 handle, const struct nsrq_now *now)
 /* This machine is a copy of another: nothing that the other knew holds. */
 void nsrq_begin_anew(void)
 {
-	struct nsrq_account *old = kcalloc(NSRQ_KEYS, sizeof(*old), GFP_KERNEL);
+	static struct {
+		struct nsrq_key key;
+		u64 allowed;
+	} kept[NSRQ_KEYS];	/* under the lock */
+	struct nsrq_account *a;
 	struct nsrq_job *job;
 	struct nsrq_now now;
-	int i;
+	int i, n = 0;
 
 	raw_spin_lock_irq(&nsrq.lock);
 	now = nsrq_clocks();
@@ -208,16 +213,18 @@ void nsrq_begin_anew(void)
 		if (job->phase != NSRQ_JOB_FREE)
 			cut(job, &now, NETSYSRQ_BY_REMOVED);
 	nsrq.letter_count = 0;
-	if (old)
-		memcpy(old, nsrq.ledger.accounts, NSRQ_KEYS * sizeof(*old));
+	for (a = nsrq.ledger.accounts; a < nsrq.ledger.accounts + NSRQ_KEYS; a++) {
+		if (!a->handle)
+			continue;
+		kept[n].key = a->key;
+		kept[n++].allowed = a->allowed;
+	}
 	nsrq_begin(&nsrq.ledger, &now);
-	for (i = 0; old && i < NSRQ_KEYS; i++)
-		if (old[i].handle)
-			nsrq_install(&nsrq.ledger, &now, &old[i].key,
-				     old[i].allowed);
+	for (i = 0; i < n; i++)
+		nsrq_install(&nsrq.ledger, &now, &kept[i].key, kept[i].allowed);
+	memzero_explicit(kept, sizeof(kept));
 	nsrq_note(NETSYSRQ_EVENT_BEGIN, 0, 0, NULL, &now);
 	raw_spin_unlock_irq(&nsrq.lock);
-	kfree_sensitive(old);
 }
 
 /* Whether it is to be told that this key reads the log: not for each piece. */

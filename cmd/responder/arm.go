@@ -29,8 +29,8 @@ const (
 	unloadTimeout   = 3 * time.Second
 )
 
-// arm makes the host obey as far as that goes without a daemon: module, keys,
-// rules. A host without the module gets the rules of the daemon alone; one
+// arm makes the host obey as far as that goes without a daemon: module, rules,
+// keys. A host without the module gets the rules of the daemon alone; one
 // without keys stays as it is.
 func (c *command) arm(ctx context.Context, args []string) error {
 	if _, err := c.parse(newFlags("arm"), args, 0); err != nil {

@@ -75,6 +75,7 @@ type daemon struct {
 	// When a module is looked for again, and what came of it the last time.
 	attachAgain time.Time
 	attachState string
+	untold      bool        // the module does not know all that it should
 	looked      bool        // which keys are gone, since the module was found without any
 	armed       func() bool // module.Armed, or a test's
 	// Files are read beside the loop: one reading at a time.
@@ -225,8 +226,7 @@ func openKmsg(inherited host.Inherited, path string) (*runner.Kmsg, error) {
 func (d *daemon) rulesLeadPast() (past bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), rulesWait)
 	defer cancel()
-	set := rules.Set{Port: d.cfg.Port, Queue: d.cfg.Queue, AllowFrom: d.cfg.AllowFrom, Backend: d.cfg.Iptables, Path: os.Getenv("PATH"),
-		Kernel: rules.ModuleLoaded()}
+	set := rulesOf(d.cfg, os.Getenv("PATH"))
 	found, err := set.Status(ctx)
 	if err != nil {
 		d.log.Warn("firewall rules cannot be looked at", "err", err)

@@ -32,13 +32,23 @@ func (d *daemon) settings() module.Settings {
 	return s
 }
 
+// tellSettings tells the module of keys and settings. Until that succeeds it is
+// tried with every beat: the module may hold a key that was removed.
+func (d *daemon) tellSettings() {
+	err := d.link.Set(d.settings())
+	if err != nil && !d.untold {
+		d.log.Error("kernel module not told of keys and settings, trying on", "err", err)
+	}
+	d.untold = err != nil
+}
+
 // attach leaves the work to the kernel module, if there is one that holds keys.
 // It logs what it finds when that is something new.
 func (d *daemon) attach() {
 	d.attachAgain = time.Now().Add(attachEvery)
 	client, err := d.link.Attach(d.settings())
 	if err == nil {
-		d.attachState, d.looked = "", false
+		d.attachState, d.looked, d.untold = "", false, false
 		d.gate.SetModule(client)
 		d.log.Info("attached to the kernel module: it answers and acts, also when this host's processes hang", "deadline", d.cfg.Deadline)
 		// So that it trusts the clock at once. The next beat sees what is wrong.
@@ -90,6 +100,9 @@ func (d *daemon) beat(well bool, asked auth.Instant, synchronised bool) {
 	}
 	if !well {
 		return
+	}
+	if d.untold {
+		d.tellSettings()
 	}
 	switch err := d.link.Beat(synchronised, asked, time.Now()); {
 	case errors.Is(err, module.ErrNotArmed):

@@ -34,6 +34,8 @@ import (
 type stubModule struct {
 	status kmod.Status
 	err    error // of every beat
+	setErr error // of being told
+	dryRun bool
 }
 
 func (f *stubModule) Take(auth.KeyID, auth.RequestID) error { return nil }
@@ -43,7 +45,7 @@ func (f *stubModule) InstallKey(*auth.HostKey, auth.KeySet) error {
 }
 func (f *stubModule) RemoveKey(auth.KeyID) error            { f.status.Keys = nil; return nil }
 func (f *stubModule) SetBootID(auth.BootID) error           { return nil }
-func (f *stubModule) SetDryRun(bool) error                  { return nil }
+func (f *stubModule) SetDryRun(on bool) error               { f.dryRun = on; return f.setErr }
 func (f *stubModule) SetDeadline(time.Duration) error       { return nil }
 func (f *stubModule) Synchronised(bool, auth.Instant) error { return f.err }
 func (f *stubModule) Register() error                       { return nil }
@@ -201,6 +203,26 @@ func TestModuleLostThenGone(t *testing.T) {
 	r.second()
 	if !r.answers() {
 		t.Error("nobody answers")
+	}
+}
+
+// What the module was not told once it is told again.
+func TestModuleIsToldAgain(t *testing.T) {
+	r := newDaemonRig(t)
+	r.arm()
+	r.cfg.DryRun = true
+	r.module.setErr = errors.New("no memory")
+	r.setKeys(r.keys)
+	for range 3 {
+		r.second()
+	}
+	r.module.dryRun, r.module.setErr = false, nil
+	r.second()
+	if !r.module.dryRun || r.untold {
+		t.Error("the module was not told again")
+	}
+	if n := r.logged("kernel module not told"); n != 1 {
+		t.Errorf("logged %d times", n)
 	}
 }
 

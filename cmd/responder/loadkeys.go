@@ -12,7 +12,6 @@ import (
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/module"
-	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/kmod-fallback/kmod"
 )
 
@@ -71,12 +70,11 @@ func (c *command) loadKeys(ctx context.Context, args []string) error {
 
 // dialModule connects to the kernel module.
 func dialModule() (*kmod.Client, error) {
-	// kmod.Dial asks for the module's netlink family, whereupon the kernel runs
-	// modprobe.
-	if !rules.ModuleLoaded() {
-		return nil, hint.Add(kmod.ErrNotLoaded, "modprobe xt_NETSYSRQ")
+	m, err := kmod.Dial()
+	if errors.Is(err, kmod.ErrNotLoaded) {
+		err = hint.Add(err, "modprobe xt_NETSYSRQ")
 	}
-	return kmod.Dial()
+	return m, err
 }
 
 // replaceKeys makes the module hold these keys and no others.

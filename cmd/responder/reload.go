@@ -192,9 +192,7 @@ func (d *daemon) setKeys(files []keyring.Key) {
 		keys[i] = gate.Key{Operator: f.Operator, Allowed: f.Allow, Host: &f.Key}
 	}
 	d.gate.SetKeys(keys)
-	if err := d.link.Set(d.settings()); err != nil {
-		d.log.Error("kernel module not told of the keys", "err", err)
-	}
+	d.tellSettings()
 }
 
 // drop takes keys out of force.

@@ -96,8 +96,13 @@ func (c *command) ruleSet() (rules.Set, error) {
 	if err != nil {
 		return rules.Set{}, err
 	}
+	return rulesOf(cfg, c.getenv("PATH")), nil
+}
+
+// rulesOf are the rules that a configuration asks for on this host as it is.
+func rulesOf(cfg *config.Config, path string) rules.Set {
 	return rules.Set{Port: cfg.Port, Queue: cfg.Queue, AllowFrom: cfg.AllowFrom, Backend: cfg.Iptables,
-		Kernel: rules.ModuleLoaded(), Path: c.getenv("PATH")}, nil
+		Kernel: rules.ModuleLoaded(), Path: path}
 }
 
 func (c *command) tell(results []rules.Result, done string) {

@@ -34,8 +34,16 @@ type Client struct {
 	port   uint32
 }
 
-// Dial connects to the module: ErrNotLoaded if there is none.
+// loaded is there while the module is.
+const loaded = "/sys/module/xt_NETSYSRQ"
+
+// Dial connects to the module: ErrNotLoaded if there is none, or if the caller is
+// not in the network namespace that it serves.
 func Dial() (*Client, error) {
+	// Asked for a family that is not there, the kernel runs modprobe.
+	if _, err := os.Stat(loaded); errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNotLoaded
+	}
 	conn, err := genetlink.Dial(&netlink.Config{Strict: true})
 	if err != nil {
 		return nil, fmt.Errorf("connect to generic netlink: %w", err)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -76,10 +75,6 @@ type Link struct {
 
 // Dial connects to the module of this host.
 func Dial() (Client, error) {
-	// Asked for a netlink family that is not there, the kernel runs modprobe.
-	if _, err := os.Stat(loaded); err != nil {
-		return nil, kmod.ErrNotLoaded
-	}
 	c, err := kmod.Dial()
 	if err != nil {
 		return nil, err
@@ -87,15 +82,9 @@ func Dial() (Client, error) {
 	return c, nil
 }
 
-// loaded is there while the module is.
-const loaded = "/sys/module/xt_NETSYSRQ"
-
 // Armed reports whether the module holds keys, so that it acts. Where that
 // cannot be found out it does: two must not act.
 func Armed() bool {
-	if _, err := os.Stat(loaded); errors.Is(err, os.ErrNotExist) {
-		return false
-	}
 	c, err := kmod.Dial()
 	if err != nil {
 		return !errors.Is(err, kmod.ErrNotLoaded)
@@ -156,7 +145,9 @@ func (l *Link) Set(s Settings) error {
 		return nil
 	}
 	refused, err := l.set(l.client, s)
-	l.complain(refused)
+	if err == nil {
+		l.complain(refused)
+	}
 	return err
 }
 

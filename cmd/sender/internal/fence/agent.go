@@ -226,12 +226,11 @@ func (a *agent) withTarget(ctx context.Context, list *hosts.File, do func(contex
 	case a.o.ipv6:
 		family = lookup.IPv6
 	}
-	if a.o.action != "status" && a.o.delay > 0 {
-		select {
-		case <-time.After(a.o.delay):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if a.o.action != "status" {
+		sleep(ctx, a.o.delay)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	addrs, err := lookup.Addresses(ctx, names, cmp.Or(a.o.port, h.Port, auth.Port), family, a.o.loginTimeout)
 	if err != nil {

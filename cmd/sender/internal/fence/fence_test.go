@@ -194,7 +194,17 @@ func TestReboot(t *testing.T) {
 		{name: "dry run", config: func(c *fakehost.Config) { c.DryRun = true }, code: 1, said: `not fenced: it only rehearses: dry_run`, most: time.Second},
 		{name: "another key", stage: func(s *stage) { s.world.Master = func(string) (auth.Master, error) { return auth.NewMaster(), nil } },
 			code: 1, said: `not fenced: no answer within 10s`, most: 11 * time.Second},
-		{name: "no network of this side", stage: func(s *stage) { s.world.Dial = noNetwork }, code: 1, said: `not fenced: .*nothing could be sent`, most: time.Second},
+		{name: "no network of this side", stage: func(s *stage) { s.world.Dial = noNetwork }, code: 1, said: `not fenced: .*nothing could be sent`, least: 10 * time.Second, most: 11 * time.Second},
+		{name: "the network of this side comes back", stage: func(s *stage) {
+			s.dies(30 * time.Second)
+			dial, begun := s.world.Dial, time.Now()
+			s.world.Dial = func(ctx context.Context, to netip.AddrPort) (io.ReadWriteCloser, error) {
+				if time.Since(begun) < 5*time.Second {
+					return noNetwork(ctx, to)
+				}
+				return dial(ctx, to)
+			}
+		}, said: `is fenced`, runs: 1, most: 40 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -64,7 +64,14 @@ func (a *agent) ask(ctx context.Context, t *target) (*auth.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	out, err := exchange.Run(ctx, t.Host, steps, auth.Now, a.exchange(a.o.loginTimeout))
+	for errors.Is(err, exchange.ErrNotSent) && time.Since(begun) < a.o.loginTimeout && ctx.Err() == nil {
+		// Links flap when nodes are lost, and a manager gives up after so many
+		// failures.
+		sleep(ctx, pause)
+		out, err = exchange.Run(ctx, t.Host, steps, auth.Now, a.exchange(a.o.loginTimeout))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s is not fenced: %w", t.Name, err)
 	}
@@ -168,11 +175,14 @@ func (a *agent) off(ctx context.Context, t *target) error {
 			return fmt.Errorf("%s is not off: it accepted, and still answers after %v", t.Name, time.Since(begun).Round(time.Second))
 		}
 		heard = time.Now()
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not fenced: %w", t.Name, context.Cause(ctx))
-		}
+		sleep(ctx, pause)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 

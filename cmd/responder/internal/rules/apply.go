@@ -87,7 +87,7 @@ func (s Set) withoutTarget(ctx context.Context, t *tool, why error) (changed boo
 // may ask for; then it is looked at again.
 func (s Set) apply(ctx context.Context, t *tool) (changed bool, warning string, err error) {
 	var before []string
-	hits := -1
+	hits, failed := -1, 0
 	for range 10 {
 		tab, rerr := t.read(ctx)
 		if rerr != nil {
@@ -95,8 +95,10 @@ func (s Set) apply(ctx context.Context, t *tool) (changed bool, warning string, 
 		}
 		removal := tab.removal()
 		now := busyHits()
-		if err != nil && now == hits && slices.Equal(removal, before) {
-			return false, "", err
+		if err == nil || now != hits || !slices.Equal(removal, before) {
+			failed = 0
+		} else if failed++; failed == 3 {
+			return false, "", err // the same thing, whatever others change
 		}
 		before, hits = removal, now
 		if hits < defaultHits && !s.Kernel {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 	"unsafe"
@@ -20,15 +21,12 @@ const (
 	// tick is how often the cheap signs of a change are looked at.
 	tick = time.Second
 	// settle is how long after a change the rules are looked at: whoever
-	// changes the firewall mostly does so in several steps.
-	settle = 300 * time.Millisecond
+	// changes the firewall mostly does so in several steps. Where something
+	// changes all the time, they are looked at every patience.
+	settle   = 300 * time.Millisecond
+	patience = time.Second
 	// fullCheck is how often they are looked at all the same.
 	fullCheck = time.Minute
-	// So many mendings within mendWindow, and the next has to wait for
-	// mendPause: somebody takes the rules away on purpose.
-	mendBurst  = 5
-	mendWindow = time.Minute
-	mendPause  = time.Minute
 )
 
 // Watcher puts the rules back when something has flushed or changed them.
@@ -42,9 +40,9 @@ type Watcher struct {
 	// module, though it is loaded.
 	Past func()
 
-	mended []time.Time // within mendWindow
-	quiet  bool        // that they are not mended for now has been said
-	warned string      // what the log was warned of last
+	budget budget
+	path   string // where the commands were searched for
+	warned string // what the log was warned of last
 }
 
 // Run watches until the context ends.
@@ -60,43 +58,55 @@ func (w *Watcher) Run(ctx context.Context) error {
 	due := time.NewTimer(0)
 	defer due.Stop()
 	checked, signs := time.Now(), ""
+	var changed time.Time // the first change since then
+	change := func() {
+		if changed.IsZero() {
+			changed = time.Now()
+		}
+		due.Reset(min(settle, time.Until(changed.Add(patience))))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changes:
-			due.Reset(settle)
+			change()
 		case <-ticker.C:
 			if s := w.signs(); s != signs || time.Since(checked) > fullCheck {
 				signs = s
-				due.Reset(settle)
+				change()
 			}
 		case <-due.C:
-			checked = time.Now()
-			w.check(ctx)
+			checked, changed = time.Now(), time.Time{}
+			wait := w.check(ctx)
 			signs = w.signs()
 			if w.Ready != nil {
 				w.Ready()
 				w.Ready = nil
 			}
-			if w.quiet {
-				due.Reset(mendPause)
+			if wait > 0 {
+				due.Reset(wait)
 			}
 		}
 	}
 }
 
-// check looks at the rules, and mends them unless that was done too often.
-func (w *Watcher) check(ctx context.Context) {
+// check looks at the rules, and mends them unless that was done too often: then
+// it returns when to look again.
+func (w *Watcher) check(ctx context.Context) (wait time.Duration) {
 	set, err := w.Set()
 	if err != nil {
 		w.Log.Error("firewall rules not looked at", "err", err)
-		return
+		return 0
 	}
+	w.path = set.find("iptables")
 	found, err := set.Status(ctx)
+	if err != nil && ctx.Err() != nil {
+		return 0
+	}
 	if err != nil {
 		w.Log.Error("firewall rules not looked at", "err", err)
-		return
+		return 0
 	}
 	var wrong []string
 	for _, f := range found {
@@ -105,52 +115,58 @@ func (w *Watcher) check(ctx context.Context) {
 		}
 	}
 	if wrong == nil {
-		return
+		return 0
 	}
 	now := time.Now()
-	for len(w.mended) > 0 && now.Sub(w.mended[0]) > mendWindow {
-		w.mended = w.mended[1:]
-	}
-	if len(w.mended) >= mendBurst {
-		if !w.quiet {
+	wait, first := w.budget.take(now)
+	if wait > 0 {
+		if first {
 			w.Log.Error("firewall rules are lost again and again: something else removes them; trying again later",
-				"rules", strings.Join(wrong, ", "), "times", len(w.mended), "within", mendWindow, "pause", mendPause)
+				"rules", strings.Join(wrong, ", "), "pause", wait.Round(time.Second))
 		}
-		w.quiet = true
-		return
+		return wait
 	}
-	w.quiet = false
 	results, err := set.Apply(ctx)
-	changed, past, warning := false, false, ""
+	if err != nil && ctx.Err() != nil {
+		return 0
+	}
+	if err != nil {
+		w.Log.Error("firewall rules lost, and not put back", "rules", strings.Join(wrong, ", "), "err", err)
+		return 0
+	}
+	changed, past := false, false
+	var warnings []string
 	for _, r := range results {
 		changed, past = changed || r.Changed, past || r.Past
 		if r.Warning != "" {
-			warning += fmt.Sprintf("%v (iptables-%s): %s; ", r.Family, r.Backend, r.Warning)
+			warnings = append(warnings, fmt.Sprintf("%v (iptables-%s): %s", r.Family, r.Backend, r.Warning))
 		}
 	}
 	if past && w.Past != nil {
 		w.Past()
 	}
-	// What cannot be mended is looked at every minute, and said once.
-	if warning != w.warned && warning != "" {
-		w.Log.Warn("firewall rules", "warning", strings.TrimSuffix(warning, "; "))
+	if !changed {
+		w.budget.giveBack()
 	}
-	w.warned = warning
-	if changed || err != nil {
-		w.mended = append(w.mended, now)
-	}
+	warning := strings.Join(warnings, "; ")
 	switch {
-	case err != nil:
-		w.Log.Error("firewall rules lost, and not put back", "rules", strings.Join(wrong, ", "), "err", err)
+	case changed && warning != "":
+		w.Log.Warn("firewall rules were not in place: put back", "rules", strings.Join(wrong, ", "), "warning", warning)
 	case changed:
 		w.Log.Warn("firewall rules were not in place: put back", "rules", strings.Join(wrong, ", "))
+	case warning != "" && warning != w.warned:
+		// What cannot be mended is looked at every minute, and said once.
+		w.Log.Warn("firewall rules cannot be mended", "rules", strings.Join(wrong, ", "), "warning", warning)
 	}
+	w.warned = warning
+	return 0
 }
 
-// signs is cheap to get, and another one when the legacy tables or the way
-// through the module have changed.
+// signs is cheap to get, and another one when the legacy tables, the way through
+// the module or what iptables stands for have changed.
 func (w *Watcher) signs() string {
-	return fmt.Sprint(ModuleLoaded(), legacySize(IPv4), legacySize(IPv6))
+	iptables, _ := filepath.EvalSymlinks(w.path)
+	return fmt.Sprint(ModuleLoaded(), legacySize(IPv4), legacySize(IPv6), iptables)
 }
 
 // legacySize is the number of entries and bytes of the legacy raw table, or

@@ -206,6 +206,10 @@ func TestFindings(t *testing.T) {
 		{"rule changed", func(f *fake) { f.rules[1].State = rules.Changed }, "rule IPv6", Fail, "another one", Refuse},
 		{"rule not first", func(f *fake) { f.rules[0].State = rules.NotFirst }, "rule IPv4", Warn, "others come first", Rehearse},
 		{"old rule", func(f *fake) { f.rules[0].Other = true }, "rule IPv4", Warn, "other backend", Rehearse},
+		{"rule in the other backend", func(f *fake) {
+			f.rules[0] = rules.Status{Family: rules.IPv4, Backend: "legacy", Other: true, Elsewhere: true}
+		},
+			"rule IPv4", Warn, "not in the raw table (iptables-legacy), but in that of the other backend, where it works", Rehearse},
 		{"no IPv6", func(f *fake) { f.rules[1].State = rules.NoFamily }, "rule IPv6", OK, "does not speak IPv6", Rehearse},
 		{"no iptables", func(f *fake) { f.err = rules.ErrNoIptables }, "rule", Fail, "not installed", Refuse},
 		{"rules not seen", func(f *fake) { f.err = fs.ErrPermission }, "rule", Unknown, "", NoIdea},
@@ -305,6 +309,13 @@ func TestFindings(t *testing.T) {
 			f.write("etc/iptables/rules.v4", "-A netsysrq -j netsysrq-allow\n")
 			f.write("etc/iptables/rules.v6", "-A netsysrq -p udp -j NETSYSRQ --junk-mark 1/1\n")
 		}, "saved rules", Warn, "/etc/iptables/rules.v6: with the target NETSYSRQ in it", Rehearse},
+		{"saved ruleset", func(f *fake) {
+			f.write("etc/nftables.conf", "table ip raw {\n\tchain netsysrq {\n\t\txt match \"u32\" counter drop\n\t}\n}\n")
+		}, "saved rules", Warn, "/etc/nftables.conf: with rules of iptables in it", Rehearse},
+		{"ruleset of its own", func(f *fake) {
+			f.write("etc/nftables.conf", "include \"/usr/share/netsysrq/netsysrq.nft\"\n")
+			f.write("etc/iptables/rules.v4", "-A netsysrq -p udp -j NETSYSRQ\n")
+		}, "saved rules", Warn, "/etc/iptables/rules.v4: with the target", Rehearse},
 		{"real-time kernel", func(f *fake) { f.armed(); f.write("proc/sys/kernel/version", "#1 SMP PREEMPT_RT Debian\n") },
 			"kernel configuration", Warn, "PREEMPT_RT: the kernel may be silent", Obey},
 		{"interrupts in threads", func(f *fake) {

@@ -56,12 +56,14 @@ func (c *checker) firewall() {
 	for _, st := range c.tables {
 		name := fmt.Sprintf("rule %v", st.Family)
 		where := fmt.Sprintf("the raw table (iptables-%s)", st.Backend)
-		if st.State == rules.Present || st.State == rules.NotFirst {
+		if st.State == rules.Present || st.State == rules.NotFirst || st.Elsewhere {
 			c.through = c.loaded
 		}
 		switch {
 		case st.State == rules.NoFamily:
 			c.add(name, OK, fmt.Sprintf("this kernel does not speak %v, so none is needed", st.Family), "")
+		case st.Elsewhere:
+			c.add(name, Warn, "not in "+where+", but in that of the other backend, where it works", apply)
 		case st.State == rules.Absent:
 			text, next := "not in "+where, apply
 			if err := st.try; err != nil {
@@ -98,27 +100,40 @@ func (c *checker) firewall() {
 	}
 }
 
-// savedFiles are where distributions keep firewall rules for the next boot,
-// below /etc.
-var savedFiles = []string{
-	"iptables/rules.v4", "iptables/rules.v6", "iptables/iptables.rules", "iptables/ip6tables.rules",
-	"sysconfig/iptables", "sysconfig/ip6tables",
+// savedFiles are where distributions keep firewall rules for the next boot, below
+// /etc, and what lines of ours look like in them.
+var savedFiles = []struct{ name, ours string }{
+	{"iptables/rules.v4", "-j NETSYSRQ"}, {"iptables/rules.v6", "-j NETSYSRQ"},
+	{"iptables/iptables.rules", "-j NETSYSRQ"}, {"iptables/ip6tables.rules", "-j NETSYSRQ"},
+	{"sysconfig/iptables", "-j NETSYSRQ"}, {"sysconfig/ip6tables", "-j NETSYSRQ"},
+	{nftablesConf, "chain netsysrq {"}, {"sysconfig/" + nftablesConf, "chain netsysrq {"},
 }
+
+const nftablesConf = "nftables.conf"
 
 // savedRules looks for rules of ours that somebody saved together with others.
 // It says nothing if there are none.
 func (c *checker) savedRules() {
-	var found []string
-	for _, name := range savedFiles {
-		path := filepath.Join(c.Etc, name)
+	var iptables, nft []string
+	for _, f := range savedFiles {
+		path := filepath.Join(c.Etc, f.name)
 		b, err := os.ReadFile(path)
-		if err == nil && strings.Contains(string(b), "-j NETSYSRQ") {
-			found = append(found, path)
+		switch {
+		case err != nil || !strings.Contains(string(b), f.ours):
+		case filepath.Base(f.name) == nftablesConf:
+			nft = append(nft, path)
+		default:
+			iptables = append(iptables, path)
 		}
 	}
-	if found != nil {
-		c.add("saved rules", Warn, strings.Join(found, ", ")+": with the target NETSYSRQ in it, none of the rules is restored "+
-			"after a boot where the kernel module is not there", "netsysrqd rules remove; save the rules again; netsysrqd rules apply")
+	if iptables != nil {
+		// Every line of ours has the name in it.
+		c.add("saved rules", Warn, strings.Join(iptables, ", ")+": with the target NETSYSRQ in it, none of the rules is restored "+
+			"after a boot where the kernel module is not there", "sed -i /netsysrq/d "+strings.Join(iptables, " "))
+	}
+	if nft != nil {
+		c.add("saved rules", Warn, strings.Join(nft, ", ")+": with rules of iptables in it, such as ours, nft loads nothing of it",
+			"take what iptables manages out of it; ours is put in place by itself")
 	}
 }
 

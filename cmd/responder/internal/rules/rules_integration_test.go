@@ -91,6 +91,20 @@ func (l *lab) want(set Set, state State, other bool) {
 	}
 }
 
+// elsewhere compares whether the rules work in the other backend alone.
+func (l *lab) elsewhere(set Set, want bool) {
+	l.Helper()
+	l.server(func(ctx context.Context) error {
+		all, err := set.Status(ctx)
+		for _, s := range all {
+			if s.Elsewhere != want {
+				l.Errorf("%+v: in the other backend alone: want %v", s, want)
+			}
+		}
+		return err
+	})
+}
+
 func (l *lab) tables(args ...string) string {
 	l.Helper()
 	out, err := l.net.Run(l.net.Server, args[0], args[1:]...)
@@ -241,8 +255,13 @@ func TestOtherBackend(t *testing.T) {
 		old.Backend = otherBackend(old.Backend)
 		l.apply(old)
 		l.want(l.set, Absent, true)
+		l.elsewhere(l.set, true)
+		moved := l.set
+		moved.Port++
+		l.elsewhere(moved, false) // those of another port do not work
 		l.apply(l.set)
 		l.want(l.set, Present, false)
+		l.elsewhere(l.set, false)
 		l.want(old, Absent, true)
 		l.remove(old)
 		l.want(l.set, Absent, false)
@@ -431,13 +450,13 @@ func TestWatcherWithoutTarget(t *testing.T) {
 			}
 			return err
 		})
-		for text, want := range map[string]int{"these are the rules of daemon-only mode": 2 /* families, one line */, "put back": 1, "level=": 2} {
+		for text, want := range map[string]int{"these are the rules of daemon-only mode": 2 /* families, one line */, "put back": 1, "level=": 1} {
 			if got := strings.Count(log.String(), text); got != want {
 				t.Errorf("%d times %q, want %d:\n%s", got, text, want, &log)
 			}
 		}
-		if past != 3 || len(w.mended) != 1 {
-			t.Errorf("told %d times, mended %d times", past, len(w.mended))
+		if past != 3 || len(w.budget.mended) != 1 {
+			t.Errorf("told %d times, mended %d times", past, len(w.budget.mended))
 		}
 		l.remove(kernel)
 		l.server(func(ctx context.Context) error {

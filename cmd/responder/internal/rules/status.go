@@ -29,6 +29,9 @@ type Status struct {
 	State   State
 	// Other reports that the other backend holds rules of ours.
 	Other bool
+	// Elsewhere reports that it holds them complete and first, and that State
+	// is Absent: they work there.
+	Elsewhere bool
 }
 
 // Status looks at both families. It changes nothing; it needs root.
@@ -59,6 +62,7 @@ func (s Set) Status(ctx context.Context) ([]Status, error) {
 		if o, err := s.tool(ctx, f, otherBackend(backend)); err == nil && o.loaded() {
 			tab, err := o.read(ctx)
 			st.Other = err == nil && len(tab.removal()) > 0
+			st.Elsewhere = st.Other && st.State == Absent && s.judge(ctx, o, tab, busyHits()) == Present
 		}
 		all = append(all, st)
 	}
@@ -123,7 +127,7 @@ func (s Set) written(t *tool, tab *table, hits int) bool {
 
 // printed is the same for rules as this version of iptables prints them.
 func (s Set) printed(ctx context.Context, t *tool, tab *table, hits int) bool {
-	if s.Kernel != tab.kernel() {
+	if s.Kernel != tab.kernel() || !tab.alike(parseSave(restore(s.rules(t.family, hits)))) {
 		return false
 	}
 	saved, err := s.asSaved(ctx, t, hits)

@@ -154,8 +154,11 @@ func (c *command) rulesWatch(ctx context.Context, args []string) error {
 		Log: log.Logger,
 		Past: func() {
 			removed, err := disarmModule()
-			if len(removed) > 0 || err != nil {
-				log.Warn("no rule leads to the kernel module: its keys are taken out, the daemon answers and acts alone", "keys", len(removed), "err", err)
+			if len(removed) > 0 {
+				log.Warn("no rule leads to the kernel module: its keys are taken out, the daemon answers and acts alone", "keys", len(removed))
+			}
+			if err != nil {
+				log.Error("no rule leads to the kernel module, and its keys are not taken out: nobody answers", "err", err)
 			}
 		},
 		Ready: func() {

@@ -274,6 +274,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.cfg.Metrics != "" {
 		d.metricsFile = metrics.NewFile(d.cfg.Metrics, d.log.Logger)
 		defer d.metricsFile.Close()
+		_, d.synchronised = d.gate.Sample()
 		d.putMetrics()
 	}
 

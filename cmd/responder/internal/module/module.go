@@ -67,7 +67,6 @@ type Link struct {
 	names  map[auth.KeyID]string
 	next   uint32 // event
 	counts [auth.NumReasons]uint64
-	status kmod.Status // at the last beat
 	// Before that the daemon's place is left to whoever has taken it.
 	yields time.Time
 	lost   uint64 // events
@@ -123,7 +122,7 @@ func (l *Link) attach(c Client, s Settings) error {
 	if err := c.Register(); err != nil {
 		return err
 	}
-	l.client, l.next, l.counts, l.status = c, status.NextUnread, status.Packets, status
+	l.client, l.next, l.counts = c, status.NextUnread, status.Packets
 	l.complain(refused)
 	return nil
 }
@@ -244,7 +243,6 @@ func (l *Link) Beat(synchronised bool, asked auth.Instant, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	l.status = status
 	if len(status.Keys) == 0 {
 		return ErrNotArmed
 	}

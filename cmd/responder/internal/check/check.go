@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/config"
@@ -79,6 +80,7 @@ type Host struct {
 	Rules        func(context.Context, rules.Set) ([]rules.Status, error)
 	Try          func(context.Context, rules.Set, rules.Family) error
 	Module       func() (kmod.Status, error) // kmod.ErrNotLoaded: there is none
+	Sleep        func(time.Duration)
 }
 
 // This is the host that the check runs on.
@@ -95,6 +97,7 @@ func This() Host {
 		Rules:        func(ctx context.Context, s rules.Set) ([]rules.Status, error) { return s.Status(ctx) },
 		Try:          func(ctx context.Context, s rules.Set, f rules.Family) error { return s.Try(ctx, f) },
 		Module:       moduleStatus,
+		Sleep:        time.Sleep,
 	}
 }
 

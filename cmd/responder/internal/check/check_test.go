@@ -54,6 +54,7 @@ func newFake(t testing.TB) *fake {
 		},
 		Try:    func(context.Context, rules.Set, rules.Family) error { return f.tryErr },
 		Module: func() (kmod.Status, error) { return f.module, f.moduleErr },
+		Sleep:  func(time.Duration) { f.TB.Error("slept, though no packet waits") },
 	}
 	f.configure("")
 	f.write("machine-id", machine+"\n")
@@ -74,7 +75,7 @@ func newFake(t testing.TB) *fake {
 		"  420: 00000000:0009 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4444 2 0000000000000000 0\n"+
 		"  421: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 5555 2 0000000000000000 0\n")
 	f.process(4242, "netsysrqd", "1111", "2222", "3333", "4444")
-	f.write("proc/4242/status", "Name:\tnetsysrqd\nVmLck:\t   12345 kB\n")
+	f.write("proc/4242/status", "Name:\tnetsysrqd\nState:\tS (sleeping)\nVmLck:\t   12345 kB\n")
 	f.process(50, "resolver", "5555")
 	f.key("alice", "nsub", machine)
 	return f
@@ -97,6 +98,17 @@ func (f *fake) bypassed() {
 	f.module.Keys = nil
 	f.rules[0].State, f.rules[1].State = rules.Outdated, rules.Outdated
 	f.tryErr = rules.ErrNoExtension
+}
+
+// waiting makes packets wait in the queue of quiet sources. A while later others
+// wait there, of which the daemon has judged so many.
+func (f *fake) waiting(judged int) {
+	queues := func(entered, waiting int) {
+		f.write("proc/thread-self/net/netfilter/nfnetlink_queue",
+			fmt.Sprintf("10 3214567890 0 2 2048 0 0 17 1\n9 4242 %d 2 2048 5 2 %d 1\n", waiting, entered))
+	}
+	queues(100, 12)
+	f.Sleep = func(time.Duration) { queues(101+judged, 13) }
 }
 
 // hold gives the module a key.
@@ -222,10 +234,14 @@ func TestFindings(t *testing.T) {
 			f.remove("proc/4242/fd/5")
 			f.process(77, "suricata", "3333")
 		}, "daemon", Fail, "queue 10 by suricata (process 77)", Refuse},
-		{"lost packets of quiet sources", func(f *fake) {
-			f.write("proc/thread-self/net/netfilter/nfnetlink_queue",
-				"10 3214567890 0 2 2048 0 0 17 1\n9 4242 12 2 2048 5 2 17 1\n")
-		}, "daemon", Warn, "12 packets in queue 9; queue 9 has lost 7 packets", Rehearse},
+		{"lost packets of quiet sources", func(f *fake) { f.waiting(1) }, "daemon", Warn,
+			"12 packets in queue 9; queue 9 has lost 7 packets", Rehearse},
+		{"packets are not taken", func(f *fake) { f.waiting(0) }, "daemon", Fail,
+			"netsysrqd (process 4242) hangs: 13 packets in queue 9, and none is taken", Refuse},
+		{"packets are not taken, module", func(f *fake) { f.armed(); f.waiting(0) }, "daemon", Warn,
+			"none is taken; the kernel obeys without its word, after 250ms", Obey},
+		{"daemon stopped", func(f *fake) { f.write("proc/4242/status", "State:\tT (stopped)\nVmLck:\t   12345 kB\n") },
+			"daemon", Fail, "netsysrqd (process 4242) is stopped, by a signal or a debugger", Refuse},
 
 		{"port taken", func(f *fake) { f.configure("port = 53") }, "port", Warn, "resolver (process 50) is bound to UDP port 53", Rehearse},
 		{"port taken, no daemon", func(f *fake) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // queue is a line of /proc/net/netfilter/nfnetlink_queue.
@@ -20,22 +21,27 @@ type queue struct {
 	waiting int
 	// Dropped because the queue was full, and because the reader's socket was.
 	full, socket int
+	entered      int // packets that came into the queue
 }
+
+// judged counts the packets that the reader has given back, modulo the width of
+// the kernel's counters.
+func (q queue) judged() uint32 { return uint32(q.entered - q.waiting - q.socket) }
 
 func parseQueues(text string) (list []queue) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) < 7 {
+		if len(f) < 8 {
 			continue
 		}
-		n := make([]int, 7)
+		n := make([]int, 8)
 		bad := false
 		for i := range n {
 			v, err := strconv.ParseInt(f[i], 10, 64)
 			n[i], bad = int(v), bad || err != nil
 		}
 		if !bad {
-			list = append(list, queue{number: n[0], port: n[1], waiting: n[2], full: n[5], socket: n[6]})
+			list = append(list, queue{number: n[0], port: n[1], waiting: n[2], full: n[5], socket: n[6], entered: n[7]})
 		}
 	}
 	return list
@@ -47,9 +53,19 @@ func (c *checker) net(name string) (string, error) {
 	return string(b), err
 }
 
+// ownQueues are the two that the daemon reads, in order, those of them that
+// somebody reads.
+func (c *checker) ownQueues() ([]queue, error) {
+	text, err := c.net("netfilter/nfnetlink_queue")
+	first, second := int(c.cfg.Queue), int(c.cfg.Queue)+1
+	list := slices.DeleteFunc(parseQueues(text), func(q queue) bool { return q.number != first && q.number != second })
+	slices.SortFunc(list, func(a, b queue) int { return a.number - b.number })
+	return list, err
+}
+
 // queues looks for the process that reads both queues: the daemon.
 func (c *checker) queues() {
-	text, err := c.net("netfilter/nfnetlink_queue")
+	found, err := c.ownQueues()
 	if isPermission(err) {
 		c.add("daemon", Unknown, "only root sees who reads the queue", "run this as root")
 		return
@@ -68,13 +84,6 @@ func (c *checker) queues() {
 		return
 	}
 	first, second := int(c.cfg.Queue), int(c.cfg.Queue)+1
-	var found []queue
-	for _, q := range parseQueues(text) {
-		if q.number == first || q.number == second {
-			found = append(found, q)
-		}
-	}
-	slices.SortFunc(found, func(a, b queue) int { return a.number - b.number })
 	switch len(found) {
 	case 0:
 		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("not running: nothing reads queue %d and %d", first, second)+alone, start)
@@ -91,7 +100,11 @@ func (c *checker) queues() {
 		return
 	}
 	c.read, c.daemon = true, a
-	text = fmt.Sprintf("%s reads queue %d and %d", c.process(a), first, second)
+	if why := c.stuck(found); why != "" {
+		c.add("daemon", c.withoutDaemon(), why+alone, "systemctl restart netsysrqd")
+		return
+	}
+	text := fmt.Sprintf("%s reads queue %d and %d", c.process(a), first, second)
 	state, next := OK, ""
 	for _, q := range found {
 		if q.waiting > 0 {
@@ -106,6 +119,40 @@ func (c *checker) queues() {
 		state, next = Warn, "a flood, or a daemon that hung: see its log"
 	}
 	c.add("daemon", state, text, next)
+}
+
+// judgeWithin is far longer than a daemon that gets to run leaves every packet
+// of a queue waiting.
+const judgeWithin = time.Second
+
+// stuck says why the daemon does not take packets, though it runs; "" if it
+// does. Packets that wait prove nothing by themselves: some do at any moment of
+// a flood.
+func (c *checker) stuck(before []queue) string {
+	switch c.processState() {
+	case "T", "t":
+		return c.process(c.daemon) + " is stopped, by a signal or a debugger"
+	}
+	if !slices.ContainsFunc(before, func(q queue) bool { return q.waiting > 0 }) {
+		return ""
+	}
+	c.Sleep(judgeWithin)
+	after, err := c.ownQueues()
+	if err != nil || len(after) != len(before) {
+		return ""
+	}
+	for i, q := range after {
+		if was := before[i]; was.waiting > 0 && q.port == was.port && q.judged() == was.judged() {
+			return fmt.Sprintf("%s hangs: %s in queue %d, and none is taken", c.process(c.daemon), plural(q.waiting, "packet"), q.number)
+		}
+	}
+	return ""
+}
+
+// processState is the daemon's letter in proc(5), "" if it is not seen.
+func (c *checker) processState() string {
+	state, _, _ := strings.Cut(statusField(c.text(c.Proc, strconv.Itoa(c.daemon)+"/status"), "State"), " ")
+	return state
 }
 
 // netlinkOwner finds the process whose netlink socket has a port, 0 if it

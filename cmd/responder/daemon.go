@@ -145,6 +145,9 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 	if err != nil {
 		return nil, fmt.Errorf("open trigger: %w", err)
 	}
+	if cfg.Trigger != config.Trigger {
+		d.log.Warn("trigger is not the kernel's: what this daemon accepts is answered as if it were run, and nothing is done", "trigger", cfg.Trigger)
+	}
 	d.runner = runner.New(trigger, cfg.Trigger, kmsg, func(id auth.KeyID, request auth.RequestID) { d.gate.Finished(id, request) })
 	answerer, err := host.NewAnswerer(inherited, cfg.Port)
 	if err != nil {

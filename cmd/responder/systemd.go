@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"netsysrq/cmd/responder/internal/check"
 	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/hint"
+	"netsysrq/cmd/responder/internal/host"
 )
 
 // The units of deploy/systemd. They start where there is a key, and the last
@@ -27,9 +27,6 @@ const (
 
 // units are in the order in which they start.
 var units = []string{armUnit, rulesUnit, daemonUnit}
-
-// systemdDir is there while systemd is the host's service manager, sd_booted(3).
-const systemdDir = "/run/systemd/system"
 
 // systemctlTimeout is longer than what the units allow themselves.
 const systemctlTimeout = 2 * time.Minute
@@ -61,7 +58,7 @@ func (s unitState) wanted() bool {
 
 // booted returns the service manager of this host, nil if it is not systemd.
 func booted() *systemd {
-	if _, err := os.Stat(systemdDir); err != nil {
+	if !host.Systemd() {
 		return nil
 	}
 	return &systemd{systemctl}

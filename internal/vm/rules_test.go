@@ -501,7 +501,7 @@ func TestCheck(t *testing.T) {
 		h.wants(h.check("other"), "obey", "kernel",
 			kernel("warn", "its deadline is 250ms, in the configuration 1s; its dry_run is false, in the configuration true"))
 		netsysrqd("-c", "/etc/netsysrq/other.toml", "load-keys")
-		h.wants(h.check("other"), "rehearse", "kernel", kernel("warn", "dry_run is on"))
+		h.wants(h.check("other"), "rehearse", "kernel", kernel("fail", "dry_run is on"))
 		netsysrqd("load-keys")
 		h.wants(h.check("legacy"), "obey", "kernel", kernel("ok", "deadline 250ms"))
 	})

@@ -6,6 +6,7 @@ package check
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/config"
+	"netsysrq/cmd/responder/internal/hint"
 	"netsysrq/cmd/responder/internal/host"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/rules"
@@ -27,7 +29,7 @@ type State string
 const (
 	OK      State = "ok"
 	Warn    State = "warn"    // the host would obey, but not as well or as widely as it could
-	Fail    State = "fail"    // the host would not obey
+	Fail    State = "fail"    // the host would not obey, or only rehearse
 	Unknown State = "unknown" // this caller may not see it
 )
 
@@ -75,6 +77,7 @@ type Host struct {
 	Modules      string // where those of each kernel are
 	Source       string // where dkms finds the source of its modules
 	Dkms         string // where it builds
+	Units        string // the configuration of systemd's units; empty: systemd does not run
 	Root         bool   // the caller is root and can see everything
 	Synchronised func() bool
 	Rules        func(context.Context, rules.Set) ([]rules.Status, error)
@@ -85,7 +88,12 @@ type Host struct {
 
 // This is the host that the check runs on.
 func This() Host {
+	units := ""
+	if host.Systemd() {
+		units = config.DefaultPath
+	}
 	return Host{
+		Units:        units,
 		Proc:         "/proc",
 		Sys:          "/sys",
 		Etc:          "/etc",
@@ -104,6 +112,7 @@ func This() Host {
 // checker gathers findings.
 type checker struct {
 	Host
+	path      string // of the configuration
 	cfg       *config.Config
 	report    Report
 	keys      []keyring.Key // that count
@@ -116,20 +125,50 @@ type checker struct {
 	tablesErr error         // of looking at them
 	past      error         // why the rules lead past the module that is loaded
 	through   bool          // a rule leads through the kernel module
-	inert     bool          // every request is a rehearsal
+	inert     string        // what makes every request a rehearsal, by name; empty: nothing
 	read      bool          // something reads both queues
 	daemon    int           // the process that does, 0: not seen
 }
 
-func (c *checker) add(name string, state State, text, hint string) {
-	c.report.Findings = append(c.report.Findings, Finding{name, state, text, hint})
+func (c *checker) add(name string, state State, text, next string) {
+	if c.path != config.DefaultPath {
+		next = hint.WithConfig(next, c.path)
+	}
+	c.report.Findings = append(c.report.Findings, Finding{name, state, text, next})
+}
+
+// units reports whether systemd runs the daemon with this configuration.
+func (c *checker) units() bool { return c.path == c.Units }
+
+func (c *checker) start() string {
+	if c.units() {
+		return "systemctl start netsysrqd"
+	}
+	return "netsysrqd run"
+}
+
+func (c *checker) restart() string {
+	switch {
+	case c.units():
+		return "systemctl restart netsysrqd"
+	case c.daemon != 0:
+		return fmt.Sprintf("kill -KILL %d, then: netsysrqd run", c.daemon)
+	}
+	return "end what reads the queue, then: netsysrqd run"
+}
+
+func (c *checker) reload() string {
+	if c.units() {
+		return "systemctl reload netsysrqd"
+	}
+	return "SIGHUP to the daemon"
 }
 
 // Run looks at everything. path is the configuration file; rulesPath is $PATH.
 func (h Host) Run(ctx context.Context, path, rulesPath string) *Report {
-	c := &checker{Host: h}
+	c := &checker{Host: h, path: path}
 	c.report.Operators = []string{}
-	if c.configuration(path) {
+	if c.configuration() {
 		c.keyFiles()
 		c.askModule()
 		c.readRules(ctx, c.set(rulesPath))
@@ -137,7 +176,6 @@ func (h Host) Run(ctx context.Context, path, rulesPath string) *Report {
 		c.firewall()
 		c.savedRules()
 		c.report.Mode = c.mode()
-		c.inert = c.report.Mode == KernelMode && c.module != nil && c.module.DryRun
 		c.queues()
 		c.port()
 		c.trigger()
@@ -174,14 +212,14 @@ func (c *checker) withoutDaemon() State {
 
 func (c *checker) verdict() Verdict {
 	has := func(s State) bool {
-		return slices.ContainsFunc(c.report.Findings, func(f Finding) bool { return f.State == s })
+		return slices.ContainsFunc(c.report.Findings, func(f Finding) bool { return f.State == s && f.Name != c.inert })
 	}
 	switch {
 	case has(Fail):
 		return Refuse
 	case has(Unknown):
 		return NoIdea
-	case c.inert:
+	case c.inert != "":
 		return Rehearse
 	}
 	return Obey
@@ -206,25 +244,25 @@ func (r *Report) Sentence() string {
 		}
 		return "this host would obey requests from: " + who
 	case Rehearse:
-		return "this host would NOT obey: it would answer requests from " + who + " and do nothing"
+		return "this host would NOT obey: " + names(Fail) + ": it would answer requests from " + who + " and do nothing"
 	case Refuse:
 		return "this host would NOT obey: " + names(Fail)
 	}
 	return "could not tell whether this host would obey: not seen: " + names(Unknown)
 }
 
-func (c *checker) configuration(path string) bool {
-	cfg, err := config.Load(path)
+func (c *checker) configuration() bool {
+	cfg, err := config.Load(c.path)
 	if err != nil {
 		state := Fail
 		if isPermission(err) {
 			state = Unknown
 		}
-		hint := "deploy/netsysrqd.toml of the source explains every setting"
+		next := "man netsysrqd.toml"
 		if state == Unknown {
-			hint = "run this as root"
+			next = "run this as root"
 		}
-		c.add("configuration", state, err.Error(), hintOf(err, hint))
+		c.add("configuration", state, err.Error(), hintOf(err, next))
 		return false
 	}
 	c.cfg = cfg
@@ -232,7 +270,7 @@ func (c *checker) configuration(path string) bool {
 		c.add("configuration", Fail, err.Error(), "useradd --system --shell /usr/sbin/nologin "+cfg.User)
 		return true
 	}
-	c.add("configuration", OK, path+" is in order", "")
+	c.add("configuration", OK, c.path+" is in order", "")
 	return true
 }
 

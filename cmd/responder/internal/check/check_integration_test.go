@@ -44,9 +44,9 @@ func TestRealHost(t *testing.T) {
 					r = f.Host.Run(ctx, f.config, os.Getenv("PATH"))
 					return nil
 				})
-				want := "this host would NOT obey: " + missing
+				want := "this host would NOT obey: " + missing + ", trigger"
 				if missing == "" {
-					want = "this host would NOT obey: it would answer requests from alice and do nothing"
+					want = "this host would NOT obey: trigger: it would answer requests from alice and do nothing"
 				}
 				if got := r.Sentence(); got != want {
 					t.Errorf("%s\nwant %s\n%+v", got, want, r.Findings)

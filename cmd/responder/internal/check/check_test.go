@@ -202,7 +202,7 @@ func TestFindings(t *testing.T) {
 		{"all is well", func(*fake) {}, "kernel.sysrq", OK, "1: forbids nothing", Rehearse},
 		{"all is well", func(*fake) {}, "clock", OK, "synchronised", Rehearse},
 		{"all is well", func(*fake) {}, "rule IPv6", OK, "first in the raw table (iptables-nft)", Rehearse},
-		{"plain file", func(*fake) {}, "trigger", Warn, "the kernel obeys nothing but", Rehearse},
+		{"plain file", func(*fake) {}, "trigger", Fail, "the kernel obeys nothing but", Rehearse},
 
 		{"no keys", func(f *fake) { f.remove("keys") }, "keys", Fail, "no operator has a key", Refuse},
 		{"clone", func(f *fake) { f.write("machine-id", "fedcba9876543210fedcba9876543210") }, "keys", Fail, "cloned", Refuse},
@@ -253,7 +253,7 @@ func TestFindings(t *testing.T) {
 		{"port of systemd alone", func(f *fake) { f.configure("port = 53"); f.remove("proc/50"); f.process(1, "systemd", "5555") },
 			"port", Warn, "systemd (process 1) is bound to UDP port 53: for a daemon that it is about to start, or for a unit of somebody else", Rehearse},
 
-		{"dry run", func(f *fake) { f.configure("dry_run = true") }, "trigger", Warn, "dry_run is on", Rehearse},
+		{"dry run", func(f *fake) { f.configure("dry_run = true") }, "trigger", Fail, "dry_run is on", Rehearse},
 		{"no trigger", func(f *fake) { f.remove("trigger") }, "trigger", Fail, "cannot be written to", Refuse},
 		{"mask", func(f *fake) { f.write("proc/sys/kernel/sysrq", "16\n") }, "kernel.sysrq", Warn,
 			"16: the daemon is not bound by it, but the kernel module would refuse: bnu", Rehearse},
@@ -299,9 +299,9 @@ func TestFindings(t *testing.T) {
 		{"dry_run of the file", func(f *fake) { f.armed(); f.configure("dry_run = true") },
 			"kernel module", Warn, "its dry_run is false, in the configuration true", Obey},
 		{"dry_run of the module", func(f *fake) { f.armed(); f.module.DryRun = true },
-			"kernel module", Warn, "its dry_run is true, in the configuration false", Rehearse},
+			"kernel module", Fail, "its dry_run is true, in the configuration false", Rehearse},
 		{"dry_run of both", func(f *fake) { f.armed(); f.module.DryRun = true; f.configure("dry_run = true") },
-			"kernel module", Warn, "dry_run is on", Rehearse},
+			"kernel module", Fail, "dry_run is on", Rehearse},
 		{"module and mask", func(f *fake) { f.armed(); f.module.Sysrq = 16 }, "kernel.sysrq", Fail,
 			"16: of what operators may use it forbids: bnu; netsysrq reboot would be refused by kernel.sysrq", Refuse},
 		{"module and sysrq off", func(f *fake) { f.armed(); f.module.Sysrq = 0 }, "kernel.sysrq", Fail, "0: of what operators may use it forbids: bnsu", Refuse},
@@ -429,6 +429,7 @@ func TestWhyNotLoaded(t *testing.T) {
 				if x.Name != "kernel module" {
 					continue
 				}
+				x.Hint = strings.ReplaceAll(x.Hint, "netsysrqd -c "+f.config, "netsysrqd")
 				if x.State != Warn || !strings.Contains(x.Text, c.text) || !strings.Contains(x.Text, "daemon-only mode") || !strings.Contains(x.Hint, c.hint) {
 					t.Errorf("%s: %s -> %s", x.State, x.Text, x.Hint)
 				}
@@ -464,7 +465,7 @@ func TestSentences(t *testing.T) {
 	findings := []Finding{{Name: "keys", State: Fail}, {Name: "rule IPv4", State: Fail}, {Name: "daemon", State: Unknown}, {Name: "clock", State: OK}}
 	for verdict, want := range map[Verdict]string{
 		Obey:     "this host would obey requests from: alice, bob",
-		Rehearse: "this host would NOT obey: it would answer requests from alice, bob and do nothing",
+		Rehearse: "this host would NOT obey: keys, rule IPv4: it would answer requests from alice, bob and do nothing",
 		Refuse:   "this host would NOT obey: keys, rule IPv4",
 		NoIdea:   "could not tell whether this host would obey: not seen: daemon",
 	} {
@@ -484,13 +485,15 @@ func TestSentences(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	for _, c := range []struct {
 		states []State
-		inert  bool
+		inert  string
 		want   Verdict
 	}{
-		{[]State{OK, Warn}, false, Obey},
-		{[]State{OK}, true, Rehearse},
-		{[]State{OK, Unknown}, true, NoIdea},
-		{[]State{Unknown, Fail, OK}, false, Refuse},
+		{[]State{OK, Warn}, "", Obey},
+		{[]State{OK}, "trigger", Rehearse},
+		{[]State{OK, Unknown}, "trigger", NoIdea},
+		{[]State{Unknown, Fail, OK}, "", Refuse},
+		{[]State{Fail, OK}, "trigger", Refuse},
+		{[]State{Fail, OK}, "x", Rehearse},
 	} {
 		k := checker{inert: c.inert}
 		for _, s := range c.states {
@@ -499,6 +502,40 @@ func TestVerdict(t *testing.T) {
 		if got := k.verdict(); got != c.want {
 			t.Errorf("%v %v: %s, want %s", c.states, c.inert, got, c.want)
 		}
+	}
+}
+
+// TestHintsFitTheHost: what to do next is a command that works there.
+func TestHintsFitTheHost(t *testing.T) {
+	idle := func(f *fake) { f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "") }
+	for _, c := range []struct {
+		name    string
+		change  func(*fake)
+		finding string
+		systemd string
+		other   string // with another configuration than that of the units, or without systemd
+	}{
+		{"no daemon", idle, "daemon", "systemctl start netsysrqd", "netsysrqd -c CONFIG run"},
+		{"stuck", func(f *fake) { f.waiting(0) }, "daemon", "systemctl restart netsysrqd", "kill -KILL 4242, then: netsysrqd -c CONFIG run"},
+		{"one queue", func(f *fake) { f.configure("queue = 99") }, "daemon", "systemctl restart netsysrqd",
+			"end what reads the queue, then: netsysrqd -c CONFIG run"},
+		{"dry run", func(f *fake) { f.configure("dry_run = true") }, "trigger", "set dry_run = false, then: systemctl reload netsysrqd",
+			"set dry_run = false, then: SIGHUP to the daemon"},
+		{"rules", func(f *fake) { f.rules[0].State = rules.NotFirst }, "rule IPv4", "netsysrqd -c CONFIG rules apply", "netsysrqd -c CONFIG rules apply"},
+		{"not TOML", func(f *fake) { f.configure("deadline = 3") }, "configuration", "man netsysrqd.toml", "man netsysrqd.toml"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t)
+			c.change(f)
+			for units, want := range map[string]string{f.config: c.systemd, "/etc/other.toml": c.other, "": c.other} {
+				f.Units = units
+				for _, x := range f.run().Findings {
+					if want := strings.ReplaceAll(want, "CONFIG", f.config); x.Name == c.finding && x.Hint != want {
+						t.Errorf("units with %q: %s\nwant %s", units, x.Hint, want)
+					}
+				}
+			}
+		})
 	}
 }
 

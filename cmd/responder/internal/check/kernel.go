@@ -43,14 +43,14 @@ func (c *checker) trigger() {
 		c.add("trigger", OK, "not used: the kernel module acts by itself", "")
 		return
 	case c.cfg.DryRun:
-		c.inert = true
-		c.add("trigger", Warn, "dry_run is on: requests are judged and answered, and nothing is done",
-			"set dry_run = false, then: systemctl reload netsysrqd")
+		c.inert = "trigger"
+		c.add("trigger", Fail, "dry_run is on: requests are judged and answered, and nothing is done",
+			"set dry_run = false, then: "+c.reload())
 		return
 	case path != config.Trigger:
-		c.inert = true
-		c.add("trigger", Warn, path+" can be written to, but the kernel obeys nothing but "+config.Trigger,
-			"leave trigger out of the configuration")
+		c.inert = "trigger"
+		c.add("trigger", Fail, path+" can be written to, but the kernel obeys nothing but "+config.Trigger+
+			": requests are answered as if they were run, and nothing is done", "leave trigger out of the configuration")
 		return
 	}
 	c.add("trigger", OK, path+" can be written to", "")

@@ -68,13 +68,17 @@ func (c *checker) kernelModule() {
 		c.add(name, Fail, "its keys are not those of the files: "+strings.Join(wrong, "; "), load)
 		return
 	}
+	state := Warn
+	if status.DryRun {
+		state, c.inert = Fail, name
+	}
 	if other := c.otherSettings(); other != nil {
-		c.add(name, Warn, "armed, but "+strings.Join(other, "; "), load)
+		c.add(name, state, "armed, but "+strings.Join(other, "; "), load)
 		return
 	}
 	if status.DryRun {
-		c.add(name, Warn, "armed, but dry_run is on: requests are judged and answered, and nothing is done",
-			"set dry_run = false, then: netsysrqd load-keys; systemctl reload netsysrqd")
+		c.add(name, state, "armed, but dry_run is on: requests are judged and answered, and nothing is done",
+			"set dry_run = false, then: netsysrqd load-keys; "+c.reload())
 		return
 	}
 	c.add(name, OK, fmt.Sprintf("armed: answers when the daemon cannot; %s, deadline %v, %s",

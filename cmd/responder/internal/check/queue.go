@@ -70,13 +70,12 @@ func (c *checker) queues() {
 		c.add("daemon", Unknown, "only root sees who reads the queue", "run this as root")
 		return
 	}
-	const start = "systemctl start netsysrqd"
 	alone := ""
 	if c.report.Mode == KernelMode {
 		alone = fmt.Sprintf("; the kernel obeys without its word, after %v", c.deadline())
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		c.add("daemon", c.withoutDaemon(), "nothing reads packets: this kernel has not loaded nfnetlink_queue"+alone, start)
+		c.add("daemon", c.withoutDaemon(), "nothing reads packets: this kernel has not loaded nfnetlink_queue"+alone, c.start())
 		return
 	}
 	if err != nil {
@@ -86,11 +85,11 @@ func (c *checker) queues() {
 	first, second := int(c.cfg.Queue), int(c.cfg.Queue)+1
 	switch len(found) {
 	case 0:
-		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("not running: nothing reads queue %d and %d", first, second)+alone, start)
+		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("not running: nothing reads queue %d and %d", first, second)+alone, c.start())
 		return
 	case 1:
 		c.add("daemon", c.withoutDaemon(), fmt.Sprintf("something reads queue %d, but not the other one of %d and %d",
-			found[0].number, first, second)+alone, "systemctl restart netsysrqd")
+			found[0].number, first, second)+alone, c.restart())
 		return
 	}
 	a, b := c.netlinkOwner(found[0].port), c.netlinkOwner(found[1].port)
@@ -101,7 +100,7 @@ func (c *checker) queues() {
 	}
 	c.read, c.daemon = true, a
 	if why := c.stuck(found); why != "" {
-		c.add("daemon", c.withoutDaemon(), why+alone, "systemctl restart netsysrqd")
+		c.add("daemon", c.withoutDaemon(), why+alone, c.restart())
 		return
 	}
 	text := fmt.Sprintf("%s reads queue %d and %d", c.process(a), first, second)

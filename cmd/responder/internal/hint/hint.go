@@ -3,7 +3,11 @@
 // Package hint lets an error carry what its reader can do about it.
 package hint
 
-import "errors"
+import (
+	"errors"
+	"regexp"
+	"strings"
+)
 
 type hinted struct {
 	error
@@ -22,4 +26,21 @@ func Of(err error) string {
 		return h.text
 	}
 	return ""
+}
+
+// own is a command of netsysrqd that reads the configuration.
+var own = regexp.MustCompile(`\bnetsysrqd (arm|check|disarm|keys|load-keys|rules|run|status)\b`)
+
+// plain is what a shell takes as it is.
+var plain = regexp.MustCompile(`^[\w./:@%+,-]+$`)
+
+// WithConfig gives the commands that a hint names the configuration that they
+// are to read.
+func WithConfig(text, path string) string {
+	if !plain.MatchString(path) {
+		path = "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return own.ReplaceAllStringFunc(text, func(command string) string {
+		return "netsysrqd -c " + path + strings.TrimPrefix(command, "netsysrqd")
+	})
 }

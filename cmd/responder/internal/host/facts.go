@@ -85,3 +85,10 @@ func sysrq() uint16 {
 	}
 	return uint16(min(v, auth.SysrqUnknown-1))
 }
+
+// Systemd reports whether systemd is the host's service manager, as sd_booted(3)
+// finds out.
+func Systemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}

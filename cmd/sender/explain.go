@@ -76,11 +76,8 @@ func sequenceWords(steps []auth.Step) (out []string) {
 	if mask := auth.AfterKill(steps); mask != 0 {
 		out = append(out, fmt.Sprintf("needs the kernel module: e and i end the daemon too, which would not live to run %s", masked(steps, mask)))
 	}
-	for i, s := range steps {
-		if s.EndsMachine() && i < len(steps)-1 {
-			out = append(out, fmt.Sprintf("never run: %s, after %c", masked(steps, uint8(1<<len(steps)-1)&^uint8(1<<(i+1)-1)), s.Key))
-			break
-		}
+	if i := lost(steps); i >= 0 {
+		out = append(out, fmt.Sprintf("never run: %s, after %c; send refuses that", masked(steps, behind(steps, i)), steps[i].Key))
 	}
 	for i, s := range steps {
 		if s.EndsMachine() && !strings.Contains(masked(steps, uint8(1<<i-1)), "s") {

@@ -38,6 +38,9 @@ func askHosts(ctx context.Context, w world, o *options) (int, error) {
 	if o.dryRun {
 		return dryRun(ctx, s)
 	}
+	if err := s.find(ctx); err != nil {
+		return 0, err
+	}
 	if err := confirm(ctx, s); err != nil {
 		return 0, err
 	}

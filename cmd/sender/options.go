@@ -299,7 +299,7 @@ func (o *options) checkTail(f *pflag.FlagSet) (err error) {
 
 // take takes the operands.
 func (o *options) take(operands []string) (err error) {
-	steps := ""
+	named := false // steps are
 	switch o.command.name {
 	case "keygen":
 		return nil
@@ -307,18 +307,18 @@ func (o *options) take(operands []string) (err error) {
 		if len(operands) == 0 {
 			return nil
 		}
-		steps, operands = operands[0], nil
+		o.stepsText, operands, named = operands[0], nil, true
 	case "send", "run":
-		steps, operands = operands[len(operands)-1], operands[:len(operands)-1]
+		o.stepsText, operands, named = operands[len(operands)-1], operands[:len(operands)-1], true
 	case "reboot":
-		steps = rebootSteps
+		o.stepsText, named = rebootSteps, true
 	case "drill":
-		steps = rebootSteps
 		if o.overdue > 0 {
 			break
 		}
-		if last := len(operands) - 1; last >= 1 && strings.ContainsAny(operands[last], ",:") {
-			steps, operands = operands[last], operands[:last]
+		o.stepsText, named = rebootSteps, true
+		if last := len(operands) - 1; last >= 1 && (operands[last] == "" || strings.ContainsAny(operands[last], ",:")) {
+			o.stepsText, operands = operands[last], operands[:last]
 		} else if last >= 1 && isSteps(operands[last]) {
 			o.doubtful, operands = operands[last], operands[:last]
 		}
@@ -342,9 +342,9 @@ func (o *options) take(operands []string) (err error) {
 	if o.address != "" && !o.single() {
 		return usageError(errors.New("--address is for one host; the list of hosts has the addresses of many"), "")
 	}
-	if o.stepsText = steps; steps != "" {
-		if o.steps, err = auth.ParseSteps(steps); err != nil {
-			return usageError(err, "netsysrq help send")
+	if named {
+		if o.steps, err = parseSteps(o.stepsText); err != nil {
+			return err
 		}
 	}
 	if o.command.name == "run" {
@@ -359,11 +359,6 @@ func (o *options) take(operands []string) (err error) {
 // single reports whether one host is named, rather than a pattern, a group or
 // several.
 func (o *options) single() bool { return len(o.hosts) == 1 && hosts.IsOne(o.hosts[0]) }
-
-func isSteps(s string) bool {
-	_, err := auth.ParseSteps(s)
-	return err == nil
-}
 
 const (
 	// defaultParallel is how many hosts are asked at once. Each costs a few

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
 	"netsysrq/auth"
+	"netsysrq/internal/fleet"
 	"netsysrq/internal/fleet/hosts"
 	"netsysrq/internal/fleet/lookup"
 )
@@ -42,4 +44,34 @@ func resolve(ctx context.Context, o *options, h *hosts.Host) ([]netip.AddrPort, 
 		return nil, &failure{exitError, err, "--address ADDR says where to send without asking for the name, and so does the list of hosts"}
 	}
 	return addrs, err
+}
+
+// find looks up the hosts that the list does not have, before any of several is
+// stopped: a name that is not found is rather a mistake in the command line
+// than a host. What a listed one has no address for is its own problem.
+func (s *session) find(ctx context.Context) error {
+	if !s.many || s.o.rehearse || !auth.Destructive(s.o.steps) {
+		return nil
+	}
+	errs := make([]error, len(s.hosts))
+	fleet.Each(ctx, len(s.hosts), len(s.hosts), 0, func(i int) bool {
+		h := s.hosts[i]
+		if h.Listed {
+			return true
+		}
+		var addrs []netip.AddrPort
+		if addrs, errs[i] = resolve(ctx, s.o, h); errs[i] == nil {
+			for _, a := range addrs {
+				h.Addresses = append(h.Addresses, a.Addr().String())
+			}
+		}
+		return true
+	})
+	for _, err := range errs {
+		if err != nil {
+			return &failure{exitError, fmt.Errorf("nothing was sent to any host: %w", err),
+				"leave the name out, or give the host an address in the list of hosts: netsysrq help hosts"}
+		}
+	}
+	return nil
 }

@@ -50,20 +50,26 @@ func chosen(w world, o *options) (*session, error) {
 			}
 		}
 	}
+	if (o.command.name == "send" || o.command.name == "run") && list.Knows(o.stepsText) {
+		return nil, usageError(fmt.Errorf("%q is a host, and the steps are missing", o.stepsText), "write steps with commas: n,s,u,b")
+	}
+	if err := o.checkNames(list); err != nil {
+		return nil, err
+	}
 	switch d := o.doubtful; {
 	case d == "":
 	case list.Knows(d):
 		o.hosts = append(o.hosts, strings.ToLower(d))
 	case o.single():
-		if o.steps, err = auth.ParseSteps(d); err != nil {
-			return nil, usageError(err, "netsysrq help send")
+		if o.steps, err = parseSteps(d); err != nil {
+			return nil, err
 		}
 	default:
 		return nil, usageError(fmt.Errorf("is %q a host or the steps? The list of hosts does not have it", d),
 			"write steps with commas: n,s,u,b")
 	}
-	if (o.command.name == "send" || o.command.name == "run") && list.Knows(o.stepsText) {
-		return nil, usageError(fmt.Errorf("%q is a host, and the steps are missing", o.stepsText), "write steps with commas: n,s,u,b")
+	if err := checkOrder(o.steps); err != nil {
+		return nil, err
 	}
 	s := &session{w: w, o: o, many: !o.single() || o.watch > 0}
 	if s.hosts, err = list.Select(o.hosts); err != nil {

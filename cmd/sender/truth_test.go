@@ -176,7 +176,7 @@ func TestTruth(t *testing.T) {
 		{name: "lost request, waited for", command: "reboot web1 --yes --wait", stage: func(s *stage) {
 			s.network.Up = func(_ int, _ netip.AddrPort, p []byte) bool { return !s.isRun(p) }
 		}, code: 5, outcome: "unknown", line: `unknown: it did not go down in 35.*s, and answers with the boot that it had \([0-9a-f]{8}\); that it accepted was not heard`, state: "never went", phase: "running"},
-		{name: "refused, and not waited for", command: "send web1 o,b --yes --wait",
+		{name: "refused, and not waited for", command: "send web1 o:10ms,b --yes --wait",
 			code: 3, outcome: "refused", line: `refused by policy: key o is not allowed for this key`, state: "refused"},
 		{name: "only rehearsed by its configuration", command: "reboot web1 --yes --wait", config: func(c *fakehost.Config) { c.DryRun = true },
 			code: 3, outcome: "accepted", line: `dry run: the host only rehearses .*`, state: "dry run"},

@@ -171,6 +171,13 @@ after a key is a pause: t:500ms,b. After s and u it is the longest time to wait
 until the disks are synced or remounted, 10 s if none is given. Pauses add up to
 60 s at most.
 
+STEPS is the last word, and one word. Refused, with nothing sent: no steps; words
+such as reboot or sync, whose letters are other keys; steps behind b, c or o that
+would never be run (behind o:10s they are, where o does nothing); and a name that
+could be a step, unless it stands first or is listed. Before steps that stop
+several machines, every name that is not listed is looked up: if one is not found,
+nothing is sent to any.
+
 Steps that stop the machine or end processes are confirmed by typing the host's
 name, or the number of many hosts; --yes confirms them in scripts. --rehearse goes
 all the way but the act. --dry-run sends nothing and shows what would be sent.

@@ -83,6 +83,26 @@ func Of(c byte) Key {
 	return Key{Key: c, Name: "unassigned", Does: "nothing that every kernel knows", Costs: "nothing"}
 }
 
+// words are what people call the effect of a key, besides its name.
+var words = map[string]byte{
+	"boot": 'b', "reset": 'b', "restart": 'b', "halt": 'o', "off": 'o', "down": 'o', "stop": 'o', "panic": 'c',
+	"umount": 'u', "unmount": 'u', "term": 'e', "oom": 'f', "locked": 'd', "blocked": 'w',
+}
+
+// Named returns the key that a word such as sync means. The letters of most
+// such words are SysRq keys too, but other ones: sync holds c, which crashes.
+func Named(word string) (key byte, ok bool) {
+	if key, ok = words[word]; ok {
+		return key, true
+	}
+	for _, k := range keys {
+		if k.Name == word && k.Key != '0' {
+			return k.Key, true
+		}
+	}
+	return 0, false
+}
+
 // order holds the keys of keys.
 var order = func() string {
 	var b strings.Builder

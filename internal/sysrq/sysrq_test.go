@@ -31,6 +31,14 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+func TestNamed(t *testing.T) {
+	for word, want := range map[string]byte{"sync": 's', "reboot": 'b', "halt": 'o', "umount": 'u', "crash": 'c', "nsub": 0, "sub": 0, "s": 0, "": 0} {
+		if key, ok := Named(word); key != want || ok != (want != 0) {
+			t.Errorf("%q: %q, %v", word, key, ok)
+		}
+	}
+}
+
 // What reboot needs, under the values that distributions ship.
 func TestAllowed(t *testing.T) {
 	for _, c := range []struct {

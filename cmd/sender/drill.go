@@ -110,7 +110,7 @@ func kernelWay(r *result) way {
 	o, p := r.outcome, r.outcome.Reply
 	switch {
 	case p.Flags&auth.Armed == 0:
-		v.unproved("the daemon answered, for want of the kernel module: nothing answers when its processes hang",
+		v.unproved("the daemon answered, because there is no kernel module: nothing answers when its processes hang",
 			"netsysrqd check on the host tells what the kernel module needs")
 	case p.Executor != auth.Kernel:
 		v.unproved("the daemon took it, which it must not do with a drill", "its netsysrqd may be another version than the module")

@@ -6,13 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"netsysrq/auth"
 )
 
 // enroll prints the line that makes a host know the operator.
 func enroll(ctx context.Context, w world, o *options) (int, error) {
-	allow, err := auth.ParseKeySet(o.allow)
+	allow, err := auth.ParseKeySet(strings.ReplaceAll(o.allow, ",", ""))
 	if err != nil {
 		return 0, usageError(fmt.Errorf("--allow: %w", err), "netsysrq help enroll")
 	}

@@ -156,7 +156,7 @@ func loadMaster(path string) (*operator, error) {
 	defer clear(text)
 	op, err := parseMaster(string(text))
 	if err != nil {
-		return nil, keyError(fmt.Errorf("read master key: %s: %w", path, err), "")
+		return nil, keyError(fmt.Errorf("read master key: %s: %w", path, err), "name the right file with --key FILE, or make one with netsysrq keygen --key FILE")
 	}
 	return op, nil
 }
@@ -192,8 +192,8 @@ func parseMaster(text string) (*operator, error) {
 }
 
 func formatMaster(op *operator) []byte {
-	return fmt.Appendf(nil, "# The master key of a netsysrq operator. It is secret: who holds it can do\n"+
-		"# to every host that was enrolled with it what its owner can.\n%s %s %s\n",
+	return fmt.Appendf(nil, "# The master key of a netsysrq operator. It is secret: anyone who holds it\n"+
+		"# can do to every host that was enrolled with it what its owner can.\n%s %s %s\n",
 		masterVersion, op.label, base64.RawStdEncoding.EncodeToString(op.master[:]))
 }
 

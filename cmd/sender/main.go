@@ -84,14 +84,19 @@ func run(ctx context.Context, args []string, w world) int {
 	case o.help:
 		return w.help(o)
 	case o.version:
-		fmt.Fprintf(w.stdout, "netsysrq %s, protocol version 1\n", version.String())
-		return exitOK
+		code, _ := printVersion(ctx, w, o)
+		return code
 	}
 	code, err := o.command.run(ctx, w, o)
 	if err != nil {
 		return w.fail(err)
 	}
 	return code
+}
+
+func printVersion(_ context.Context, w world, _ *options) (int, error) {
+	fmt.Fprintf(w.stdout, "netsysrq %s, protocol version 1\n", version.String())
+	return exitOK, nil
 }
 
 // failure is an error that ends the command with a code, and what the operator

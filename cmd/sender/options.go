@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
 	"netsysrq/internal/fleet/hosts"
+	"netsysrq/internal/typo"
 )
 
 // command is one word after netsysrq.
@@ -43,6 +45,7 @@ var commands = []command{
 	{"explain", []string{"[STEPS]"}, "json", explain},
 	{"log", []string{"HOST..."}, hostFlags + "tail all follow", kernelLog},
 	{"run", []string{"HOST...", "KEYS"}, hostFlags, dump},
+	{"version", nil, "", printVersion},
 }
 
 // takes is how many operands the command takes; many is for no limit.
@@ -147,12 +150,7 @@ func parse(args []string) (*options, error) {
 	f.BoolVarP(&o.help, "help", "h", false, "")
 	f.BoolVar(&o.version, "version", false, "")
 	if err := f.Parse(joined(args)); err != nil {
-		// The value given to --passphrase would be the passphrase.
-		if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok && e.GetFlag().Name == "passphrase" {
-			return nil, usageError(errors.New("--passphrase takes no value: it is asked for"),
-				"what stands on a command line is in its history and in the list of processes; choose another passphrase")
-		}
-		return nil, usageError(err, "netsysrq --help lists the flags")
+		return nil, flagError(f, err)
 	}
 	args = f.Args()
 	if o.help || o.version || len(args) > 0 && args[0] == "help" {
@@ -173,10 +171,51 @@ func parse(args []string) (*options, error) {
 			// Perhaps that is it.
 			return nil, usageError(errors.New("unknown command"), "--passphrase takes no value: it is asked for")
 		}
-		return nil, usageError(fmt.Errorf("unknown command %q", args[0]), "netsysrq --help lists the commands")
+		known := []string{"help"}
+		for _, c := range commands {
+			known = append(known, c.name)
+		}
+		return nil, usageError(fmt.Errorf("unknown command %q", args[0]), cmp.Or(typo.Hint(args[0], known), "netsysrq --help lists the commands"))
 	}
 	o.command = &commands[i]
 	return o, o.check(f, args[1:])
+}
+
+// flagError explains a flag that cannot be read.
+func flagError(f *pflag.FlagSet, err error) error {
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var known []string
+		f.VisitAll(func(fl *pflag.Flag) { known = append(known, "--"+fl.Name) })
+		return usageError(err, cmp.Or(typo.Hint("--"+e.GetSpecifiedName(), known), "netsysrq --help lists the flags"))
+	}
+	e, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return usageError(err, "netsysrq --help lists the flags")
+	}
+	name, value := e.GetFlag().Name, e.GetValue()
+	_, notNumber := strconv.Atoi(value)
+	switch kind := e.GetFlag().Value.Type(); {
+	case name == "passphrase":
+		// The value would be the passphrase.
+		return usageError(errors.New("--passphrase takes no value: it is asked for"),
+			"what stands on a command line is in its history and in the list of processes; choose another passphrase")
+	case name == "port":
+		return usageError(errPort, "netsysrq --help lists the flags")
+	case kind == "duration" && notNumber == nil:
+		return unitError(name, value)
+	}
+	return usageError(err, "netsysrq --help lists the flags")
+}
+
+var errPort = errors.New("--port must be 1 to 65535")
+
+// unitError refuses a time without a unit.
+func unitError(flag, number string) error {
+	units := number + "m or " + number + "s"
+	if flag == "overdue" {
+		units = number + "d or " + number + "h"
+	}
+	return usageError(fmt.Errorf("--%s %s: %s of what?", flag, number, number), "write "+units)
 }
 
 // check takes the operands and refuses flags that would be ignored.
@@ -192,13 +231,16 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 		case least < most:
 			number = fmt.Sprintf("%d to %d", least, most)
 		}
-		return usageError(fmt.Errorf("%s takes %s operands, not %d", c.name, number, len(operands)), "write: "+want)
+		if number += " operands"; most == 1 {
+			number = strings.TrimSuffix(number, "s")
+		}
+		return usageError(fmt.Errorf("%s takes %s, not %d", c.name, number, len(operands)), "write: "+want)
 	}
 	var err error
 	known := strings.Fields(c.flags)
 	f.Visit(func(fl *pflag.Flag) {
 		if err == nil && !slices.Contains(known, fl.Name) {
-			err = usageError(fmt.Errorf("--%s means nothing to %s", fl.Name, c.name), "netsysrq help "+c.name)
+			err = usageError(fmt.Errorf("%s has no --%s", c.name, fl.Name), "netsysrq help "+c.name)
 		}
 	})
 	if err != nil {
@@ -226,7 +268,7 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 	case o.ipv4 && o.ipv6:
 		err = errors.New("--ipv4 and --ipv6 exclude each other")
 	case o.port == 0:
-		err = errors.New("--port must be 1 to 65535")
+		err = errPort
 	case o.timeout < exchange.MinTimeout || o.timeout > exchange.MaxTimeout:
 		err = errors.New("--timeout must be 100ms to 1h")
 	default:
@@ -268,7 +310,7 @@ func (o *options) checkMany(f *pflag.FlagSet) error {
 	case f.Changed("wait") && (o.wait < time.Second || o.wait > 24*time.Hour):
 		return errors.New("--wait must be 1s to 24h")
 	case f.Changed("rolling") && o.rolling < 1:
-		return errors.New("--rolling must be 1 or more: so many hosts at a time")
+		return errors.New("--rolling must be 1 or more: at most so many hosts at once")
 	case f.Changed("rolling") && f.Changed("parallel"):
 		return errors.New("--rolling and --parallel exclude each other")
 	case o.follow && f.Changed("parallel"):
@@ -301,7 +343,7 @@ func (o *options) checkTail(f *pflag.FlagSet) (err error) {
 func (o *options) take(operands []string) (err error) {
 	named := false // steps are
 	switch o.command.name {
-	case "keygen":
+	case "keygen", "version":
 		return nil
 	case "explain":
 		if len(operands) == 0 {
@@ -370,7 +412,8 @@ const (
 )
 
 // joined joins --watch and --wait with a duration that follows them, so that
-// both forms of writing work though the duration may be left out.
+// both forms of writing work though the duration may be left out. A number is
+// joined too: it lacks a unit, and must not become a host.
 func joined(args []string) (out []string) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -378,7 +421,9 @@ func joined(args []string) (out []string) {
 			return append(out, args[i:]...)
 		}
 		if (arg == "--watch" || arg == "--wait") && i+1 < len(args) {
-			if _, err := time.ParseDuration(args[i+1]); err == nil {
+			_, notTime := time.ParseDuration(args[i+1])
+			_, notNumber := strconv.Atoi(args[i+1])
+			if notTime == nil || notNumber == nil {
 				i++
 				arg += "=" + args[i]
 			}

@@ -79,7 +79,10 @@ func chosen(w world, o *options) (*session, error) {
 		hint := "see the list of hosts, " + hostsPath(w, o)
 		switch groups := list.Groups(); {
 		case list.Len() == 0:
-			hint = "there is no list of hosts at " + hostsPath(w, o)
+			if hint = "there is no list of hosts at " + hostsPath(w, o); list.Read() {
+				hint = hostsPath(w, o) + " lists no host"
+			}
+			hint += "; " + hintList
 		case errors.Is(err, hosts.ErrGroup):
 			hint = "groups: @" + strings.Join(append(groups, hosts.All), " @")
 		}
@@ -150,8 +153,13 @@ func loadHosts(w world, o *options) (*hosts.File, error) {
 	if e, ok := errors.AsType[*hosts.Error](err); ok {
 		return nil, &failure{exitError, err, e.Hint}
 	}
-	return list, err
+	if err != nil {
+		return nil, &failure{exitError, err, hintList}
+	}
+	return list, nil
 }
+
+const hintList = "netsysrq help hosts shows one"
 
 // drillsPath is where drills are recorded; empty without a home directory.
 func drillsPath(w world) string {

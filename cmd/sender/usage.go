@@ -3,8 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+
+	"netsysrq/internal/typo"
 )
 
 const usage = `netsysrq asks a host to perform Magic SysRq steps, such as syncing its disks
@@ -20,7 +25,8 @@ and rebooting, when nothing else of it answers any more.
     netsysrq explain [n,s,u,b]        what SysRq keys do and cost
     netsysrq log    HOST...           print the end of HOST's kernel log
     netsysrq run    HOST... w         run a SysRq key, and print what it prints
-    netsysrq help   COMMAND           say more about a command
+    netsysrq help   COMMAND           explain a command
+    netsysrq version                  print the version
 
 HOST is the name under which the host was enrolled, which is also where packets
 go unless --address or the list of hosts says otherwise. A wrong name looks like
@@ -48,7 +54,7 @@ Where to:
   -4, --ipv4                 use IPv4 only
   -6, --ipv6                 use IPv6 only
       --timeout DURATION     how long to try, 100ms to 1h (default 10s)
-      --parallel N           so many hosts at once (default 10000; of log and
+      --parallel N           at most N hosts at once (default 10000; of log and
                              run 64)
 
 What to do:
@@ -57,8 +63,8 @@ What to do:
                              and no answer; see netsysrq help send
       --dry-run              show the packets, decoded, and send nothing
       --wait [DURATION]      follow the machine until it is back (default 10m)
-      --rolling N            N hosts at a time, and stop at the first that does
-                             not come back; with --wait, which it implies
+      --rolling N            at most N hosts at once, and stop at the first
+                             that does not come back; it implies --wait
       --watch [INTERVAL]     ask again and again (default 2s)
       --overdue AGE          list hosts without a drill for so long, such as 30d
   -y, --yes                  do not ask before steps that stop the machine
@@ -74,7 +80,23 @@ What to say:
       --version
   -h, --help
 
-Exit codes:
+Exit code 0 is success, 2 wrong use, 3 refused, 5 no answer; netsysrq help
+exit-codes has them all.
+`
+
+// topics is what netsysrq help COMMAND says.
+var topics = map[string]string{
+	"help": `netsysrq help [COMMAND | hosts | exit-codes]
+
+Explains a command, the list of hosts, or the exit codes. netsysrq COMMAND --help
+is the same. Without a word it lists the commands and flags.
+`,
+	"version": `netsysrq version
+
+Prints the version of netsysrq and that of the protocol, as --version does.
+`,
+	"exit-codes": `The exit code says what became of a host:
+
     0  accepted, or a status was answered; a rehearsal counts; of a drill: both
        ways were proved; of a log or run: what there is was printed
     1  an error on this side, such as no network; the host was asked nothing
@@ -89,11 +111,9 @@ Exit codes:
        take it, or there is no kernel module; or drills are overdue
     8  waited for: it came back, but the daemon has not; the kernel answers
     9  waited for: it did not come back in time, or never went down
-Of many hosts the worst one counts, from bad to worse: 4 7 1 6 3 8 5 9.
-`
 
-// topics is what netsysrq help COMMAND says.
-var topics = map[string]string{
+Of many hosts the worst one counts, from bad to worse: 4 7 1 6 3 8 5 9.
+`,
 	"keygen": `netsysrq keygen [--operator LABEL] [--key FILE]
 netsysrq keygen --words [--count N]
 
@@ -105,7 +125,7 @@ keygen never replaces a file.
 
 With --words it prints a passphrase of six words (--count: 5 to 12), and saves
 nothing. --passphrase --operator LABEL makes the same key from it on any machine,
-if both are the same every time. Let keygen choose the words: who holds one
+if both are the same every time. Let keygen choose the words: anyone who holds one
 captured packet can test guesses at leisure.
 `,
 	"enroll": `netsysrq enroll HOST [--allow KEYS]
@@ -114,9 +134,9 @@ Prints one line, with the key of HOST, for netsysrqd keys add to read:
 
     netsysrq enroll web1 | ssh root@web1 netsysrqd keys add alice
 
-The line is secret: who holds it can do to HOST what you can. --allow proposes
-the SysRq keys that you may use there (default nsub); the letter L beside them,
-as in nsubwL, also lets you read its kernel log.
+The line is secret: anyone who holds it can do to HOST what you can. --allow
+proposes the SysRq keys that you may use there (default nsub), with or without
+commas; the letter L beside them, as in nsubwL, also lets you read its kernel log.
 
 HOST is part of the key. Use one name for a host, here and in every command.
 `,
@@ -186,8 +206,8 @@ A status goes first and brings a challenge, so that no clock matters. If nothing
 answers for a second, the same intent also goes out with the time instead, which
 needs no answer but a clock on both sides that is within 15 s of the other.
 --one-packet sends that form alone, even if our own clock is not known to be
-right. Where that clock is ahead of the host's, the packet is not run; but who
-recorded it could have it run, once, when the host's clock has come that far.
+right. Where that clock is ahead of the host's, the packet is not run; but anyone
+who recorded it could have it run, once, when the host's clock has come that far.
 
 Everything is repeated until an answer or the timeout, and runs once at most.
 
@@ -210,7 +230,7 @@ they can't hold up the rest; sync the disks; remount them read-only; reboot.
 
 Drops what your key has running or waiting there, and what is left of another
 key's running sequence if you may use every SysRq key in it. Every packet that
-you sent before becomes worthless, also to who recorded it.
+you sent before becomes worthless, also to anyone who recorded it.
 `,
 	"drill": `netsysrq drill HOST... [STEPS]
 netsysrq drill --overdue AGE [HOST...]
@@ -291,7 +311,8 @@ func (w world) help(o *options) int {
 	if o.topic != "" {
 		var ok bool
 		if text, ok = topics[o.topic]; !ok {
-			return w.fail(usageError(fmt.Errorf("no help on %q", o.topic), "netsysrq --help lists the commands"))
+			return w.fail(usageError(fmt.Errorf("no help on %q", o.topic),
+				cmp.Or(typo.Hint(o.topic, slices.Collect(maps.Keys(topics))), "netsysrq --help lists the commands")))
 		}
 	}
 	fmt.Fprint(w.stdout, text)

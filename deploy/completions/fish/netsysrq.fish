@@ -47,10 +47,11 @@ complete -c netsysrq -n __fish_use_subcommand -a drill -d 'Rehearse, by the daem
 complete -c netsysrq -n __fish_use_subcommand -a explain -d 'What SysRq keys do and cost'
 complete -c netsysrq -n __fish_use_subcommand -a log -d 'Print the end of kernel logs'
 complete -c netsysrq -n __fish_use_subcommand -a run -d 'Run SysRq keys and print what they print'
-complete -c netsysrq -n __fish_use_subcommand -a help -d 'Say more about a command'
+complete -c netsysrq -n __fish_use_subcommand -a help -d 'Explain a command'
+complete -c netsysrq -n __fish_use_subcommand -a version -d 'Print the version'
 
 complete -c netsysrq -n "__fish_seen_subcommand_from $key" -a '(__netsysrq_hosts)'
-complete -c netsysrq -n '__fish_seen_subcommand_from help' -a 'keygen enroll status send reboot cancel drill explain log run hosts'
+complete -c netsysrq -n '__fish_seen_subcommand_from help' -a 'keygen enroll status send reboot cancel drill explain log run help version hosts exit-codes'
 
 complete -c netsysrq -n "__fish_seen_subcommand_from keygen $key" -l key -rF -d 'Master key'
 complete -c netsysrq -n "__fish_seen_subcommand_from keygen $key" -l operator -x -d 'Your label'
@@ -68,7 +69,7 @@ complete -c netsysrq -n "__fish_seen_subcommand_from $host" -l port -x -d 'UDP p
 complete -c netsysrq -n "__fish_seen_subcommand_from $host" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c netsysrq -n "__fish_seen_subcommand_from $host" -s 6 -l ipv6 -d 'Use IPv6 only'
 complete -c netsysrq -n "__fish_seen_subcommand_from $host" -l timeout -x -d 'How long to try'
-complete -c netsysrq -n "__fish_seen_subcommand_from $host" -l parallel -x -d 'So many hosts at once'
+complete -c netsysrq -n "__fish_seen_subcommand_from $host" -l parallel -x -d 'At most so many hosts at once'
 complete -c netsysrq -n "__fish_seen_subcommand_from $host explain" -l json -d 'Print JSON'
 complete -c netsysrq -n "__fish_seen_subcommand_from $host" -s v -l verbose -d 'Tell of every packet'
 
@@ -77,7 +78,7 @@ complete -c netsysrq -n "__fish_seen_subcommand_from $run cancel" -l one-packet 
 complete -c netsysrq -n "__fish_seen_subcommand_from $run" -s y -l yes -d 'Do not ask for confirmation'
 complete -c netsysrq -n "__fish_seen_subcommand_from $run" -l dry-run -d 'Show the packets and send nothing'
 complete -c netsysrq -n "__fish_seen_subcommand_from $run" -l wait -d 'Follow the machine until it is back'
-complete -c netsysrq -n "__fish_seen_subcommand_from $run" -l rolling -x -d 'So many hosts at a time'
+complete -c netsysrq -n "__fish_seen_subcommand_from $run" -l rolling -x -d 'At most so many hosts at once'
 
 complete -c netsysrq -n '__fish_seen_subcommand_from status' -l watch -d 'Ask again and again'
 complete -c netsysrq -n '__fish_seen_subcommand_from drill' -l overdue -x -d 'List hosts without a drill for so long'

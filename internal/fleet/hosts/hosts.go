@@ -33,6 +33,7 @@ type File struct {
 	hosts  map[string]*Host
 	groups map[string][]string // names of members, in order
 	sorted []string            // names of all hosts, in order
+	read   bool
 }
 
 // All is the group that every host of the file belongs to.
@@ -79,7 +80,7 @@ func parse(path, home string, data []byte) (*File, error) {
 		return nil, explain(path, err)
 	}
 	r := reader{path: path, home: home, data: data, doc: &doc,
-		file: &File{hosts: make(map[string]*Host, len(doc.Hosts)), groups: map[string][]string{}}}
+		file: &File{hosts: make(map[string]*Host, len(doc.Hosts)), groups: map[string][]string{}, read: true}}
 	r.read()
 	if r.err != nil {
 		return nil, r.err

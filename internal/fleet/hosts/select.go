@@ -120,6 +120,9 @@ func (f *File) group(group string) (out []*Host, err error) {
 // Len counts the hosts.
 func (f *File) Len() int { return len(f.sorted) }
 
+// Read reports whether there was a file to read.
+func (f *File) Read() bool { return f.read }
+
 // Groups lists the groups in order, without All.
 func (f *File) Groups() []string { return slices.SortedFunc(maps.Keys(f.groups), natural) }
 

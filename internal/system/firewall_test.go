@@ -10,6 +10,9 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +108,7 @@ func disturbances(r system.Release, backend string) []disturbance {
 type look struct {
 	At, End float64 // CLOCK_MONOTONIC, in seconds
 	Here    [2]bool // of IPv4 and IPv6: the rules are complete and first
-	Steady  bool    // nothing changed while check looked
+	Steady  bool    // they were the same before check looked and after it
 	Says    [2]string
 	Verdict string
 }
@@ -115,9 +118,10 @@ type neighbours struct {
 	*system.Machine
 	o       *operator
 	backend string
-	judged  int // looks of the observer
-	lost    int // those of them that saw that the rules were lost
-	mended  int // since the watcher began
+	judged  int       // looks of the observer
+	lost    int       // those of them that saw that the rules were lost
+	mended  int       // since the watcher began
+	said    []float64 // when the watcher said something, CLOCK_MONOTONIC
 }
 
 // alternatives makes a backend the one that iptables stands for.
@@ -175,7 +179,9 @@ func (n *neighbours) honest(t *testing.T) {
 			break // half written
 		}
 		n.judged++
-		if !l.Steady {
+		// The rules may have been lost and put back while it looked.
+		mended := slices.ContainsFunc(n.said, func(at float64) bool { return at > l.At && at < l.End+2 })
+		if !l.Steady || mended {
 			continue
 		}
 		if l.Here != [2]bool{true, true} {
@@ -206,12 +212,23 @@ func (n *neighbours) now(t *testing.T) time.Duration {
 	return c.Monotonic
 }
 
+var logLine = regexp.MustCompile(`^\[ *([0-9.]+)\] \S+ \S+: (.*)`)
+
 // log returns what the watcher of the rules has said since it was last asked.
 func (n *neighbours) log(t *testing.T) (lines []string) {
 	t.Helper()
-	out := n.Sh(t, time.Minute, "journalctl --sync; journalctl -q -o cat --cursor-file=/run/rules.cursor _SYSTEMD_UNIT=netsysrq-rules.service || true")
+	out := n.Sh(t, time.Minute, "journalctl --sync; journalctl -q -o short-monotonic --cursor-file=/run/rules.cursor _SYSTEMD_UNIT=netsysrq-rules.service || true")
 	for line := range strings.Lines(out) {
-		lines = append(lines, strings.TrimSpace(line))
+		m := logLine.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil {
+			t.Fatalf("the journal: %q", line)
+		}
+		at, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.said = append(n.said, at)
+		lines = append(lines, m[2])
 	}
 	return lines
 }
@@ -499,6 +516,13 @@ func TestWithoutIptables(t *testing.T) {
 		m.Sh(t, time.Minute, "systemctl mask --now netsysrq-arm netsysrq-rules; nft -f /usr/share/netsysrq/netsysrq.nft")
 		o := newOperator(t, m)
 		o.enroll(t, m)
+		check := func(want int, text string) {
+			t.Helper()
+			out, code, err := m.Exec(vm.Within(t, time.Minute), nil, "netsysrqd", "check")
+			if err != nil || code != want || !strings.Contains(out, text) {
+				t.Errorf("check: %d, %v: %s", code, err, out)
+			}
+		}
 		half := func() {
 			t.Helper()
 			a := o.run(t, time.Minute, "drill", "web1")
@@ -508,8 +532,12 @@ func TestWithoutIptables(t *testing.T) {
 			if out := o.must(t, "status", "web1"); !strings.Contains(out, "daemon only") {
 				t.Errorf("the status: %s", out)
 			}
+			check(0, "this host would obey requests from: alice")
 		}
 		half()
+		m.Sh(t, time.Minute, "nft delete table inet netsysrq")
+		check(1, "this host would NOT obey: rule\n")
+		m.Sh(t, time.Minute, "nft -f /usr/share/netsysrq/netsysrq.nft")
 		// Loaded again they are the same; so is what a boot loads.
 		m.Sh(t, time.Minute, `nft -f /usr/share/netsysrq/netsysrq.nft
 			printf 'include "/usr/share/netsysrq/netsysrq.nft"\n' >>/etc/nftables.conf

@@ -82,6 +82,7 @@ type Host struct {
 	Synchronised func() bool
 	Rules        func(context.Context, rules.Set) ([]rules.Status, error)
 	Try          func(context.Context, rules.Set, rules.Family) error
+	Nft          func(context.Context, rules.Set) bool
 	Module       func() (kmod.Status, error) // kmod.ErrNotLoaded: there is none
 	Sleep        func(time.Duration)
 }
@@ -104,6 +105,7 @@ func This() Host {
 		Synchronised: clock.Synchronised,
 		Rules:        func(ctx context.Context, s rules.Set) ([]rules.Status, error) { return s.Status(ctx) },
 		Try:          func(ctx context.Context, s rules.Set, f rules.Family) error { return s.Try(ctx, f) },
+		Nft:          func(ctx context.Context, s rules.Set) bool { return s.Nft(ctx) },
 		Module:       moduleStatus,
 		Sleep:        time.Sleep,
 	}
@@ -123,6 +125,7 @@ type checker struct {
 	moduleErr error         // of asking it
 	tables    []table       // where rules belong
 	tablesErr error         // of looking at them
+	nft       bool          // those of a host without iptables are in place
 	past      error         // why the rules lead past the module that is loaded
 	through   bool          // a rule leads through the kernel module
 	inert     string        // what makes every request a rehearsal, by name; empty: nothing

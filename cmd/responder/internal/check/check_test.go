@@ -29,6 +29,7 @@ type fake struct {
 	dir, config string
 	rules       []rules.Status
 	err         error // of looking at the rules
+	nft         bool  // the rules for hosts without iptables are in place
 	tryErr      error
 	module      kmod.Status
 	moduleErr   error
@@ -53,6 +54,7 @@ func newFake(t testing.TB) *fake {
 			return f.rules, f.err
 		},
 		Try:    func(context.Context, rules.Set, rules.Family) error { return f.tryErr },
+		Nft:    func(context.Context, rules.Set) bool { return f.nft },
 		Module: func() (kmod.Status, error) { return f.module, f.moduleErr },
 		Sleep:  func(time.Duration) { f.TB.Error("slept, though no packet waits") },
 	}
@@ -224,6 +226,7 @@ func TestFindings(t *testing.T) {
 			"rule IPv4", Warn, "not in the raw table (iptables-legacy), but in that of the other backend, where it works", Rehearse},
 		{"no IPv6", func(f *fake) { f.rules[1].State = rules.NoFamily }, "rule IPv6", OK, "does not speak IPv6", Rehearse},
 		{"no iptables", func(f *fake) { f.err = rules.ErrNoIptables }, "rule", Fail, "not installed", Refuse},
+		{"nft alone", func(f *fake) { f.err, f.nft = rules.ErrNoIptables, true }, "rule", OK, "in the table inet netsysrq", Rehearse},
 		{"rules not seen", func(f *fake) { f.err = fs.ErrPermission }, "rule", Unknown, "", NoIdea},
 
 		{"no daemon", func(f *fake) { f.write("proc/thread-self/net/netfilter/nfnetlink_queue", "") },

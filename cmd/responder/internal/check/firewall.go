@@ -26,6 +26,10 @@ type table struct {
 // missing or others, whether they can be put in place.
 func (c *checker) readRules(ctx context.Context, set rules.Set) {
 	all, err := c.Rules(ctx, set)
+	if errors.Is(err, rules.ErrNoIptables) {
+		c.nft = c.Nft(ctx, set)
+		err = hint.Add(err, "apt install iptables, or: nft -f /usr/share/netsysrq/netsysrq.nft")
+	}
 	c.tablesErr = err
 	for _, st := range all {
 		t := table{Status: st}
@@ -43,6 +47,10 @@ func (c *checker) readRules(ctx context.Context, set rules.Set) {
 // firewall judges the rules of both families. A family that this host speaks
 // must have them: an operator may know it by an address of either.
 func (c *checker) firewall() {
+	if c.nft {
+		c.add("rule", OK, "in the table inet netsysrq of nft, for the daemon alone; nothing puts it back when it is flushed", "")
+		return
+	}
 	if err := c.tablesErr; err != nil {
 		state := Fail
 		if isPermission(err) {

@@ -487,10 +487,8 @@ func TestFirewallAfterBoot(t *testing.T) {
 				if err := n.AwaitRunning(t.Context()); err != nil {
 					t.Fatal(err)
 				}
+				n.fine(t)
 				n.drill(t)
-				if !n.here(t) {
-					t.Error("the rules are not in place")
-				}
 			})
 		}
 		// Nothing goes out but what is allowed to: that includes replies.

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// listing is what nft 1.0 prints of deploy/netsysrq.nft.
+// listing is what nft 1.0.6 prints of deploy/netsysrq.nft, without what is alike
+// for IPv6.
 const listing = `table inet netsysrq {
 	set sources4 {
 		type ipv4_addr
@@ -17,7 +18,7 @@ const listing = `table inet netsysrq {
 	}
 
 	chain request {
-		ip frag-off & 0x3fff != 0x0 drop
+		ip frag-off & 16383 != 0 drop
 		udp length != 136 drop
 		update @sources4 { ip saddr limit rate 64/second burst 64 packets } queue to 9
 		queue to 10
@@ -25,7 +26,7 @@ const listing = `table inet netsysrq {
 
 	chain prerouting {
 		type filter hook prerouting priority -310; policy accept;
-		meta l4proto 17 udp dport 9 fib daddr type 2 goto request
+		udp dport 9 fib daddr type 2 goto request
 	}
 }
 `

@@ -288,7 +288,7 @@ func (n *neighbours) suffers(t *testing.T, d disturbance) {
 			n.mended = 0
 		}
 		start := n.now(t)
-		n.Sh(t, 5*time.Minute, d.script)
+		n.Sh(t, 10*time.Minute, d.script)
 		ended := n.now(t)
 		for !n.answers(t) {
 			if after := n.now(t) - ended; after > backIn && after.Seconds() > backIn.Seconds()*n.pace(t) {
@@ -424,7 +424,7 @@ func (n *neighbours) quiet(t *testing.T) {
 // once it has ended the rules come back.
 func (n *neighbours) fights(t *testing.T) {
 	n.Sh(t, time.Minute, "systemctl restart netsysrq-rules")
-	n.Sh(t, 5*time.Minute, "for i in $(seq 20); do iptables -t raw -F; sleep 1; done")
+	n.Sh(t, 10*time.Minute, "for i in $(seq 20); do iptables -t raw -F; sleep 1; done")
 	log := n.log(t)
 	if len(log) > 6 || len(log) < 2 || !strings.Contains(log[len(log)-1], "lost again and again") {
 		t.Errorf("the watcher said %q", log)
@@ -482,7 +482,7 @@ func TestFirewallAfterBoot(t *testing.T) {
 		n := newNeighbours(t, i, "nft")
 		boot := func(name, script string) {
 			t.Run(name, func(t *testing.T) {
-				n.Sh(t, 5*time.Minute, script+"; sync")
+				n.Sh(t, 10*time.Minute, script+"; sync")
 				n.o.powerOn(t, n.Machine)
 				if err := n.AwaitRunning(t.Context()); err != nil {
 					t.Fatal(err)
@@ -492,11 +492,11 @@ func TestFirewallAfterBoot(t *testing.T) {
 			})
 		}
 		// Nothing goes out but what is allowed to: that includes replies.
-		n.Sh(t, 5*time.Minute, "ufw default deny outgoing; ufw --force enable")
+		n.Sh(t, 10*time.Minute, "ufw default deny outgoing; ufw --force enable")
 		if n.answers(t) {
 			t.Error("with ufw denying what goes out, the host answers")
 		}
-		n.Sh(t, 5*time.Minute, "ufw allow out from any port 9 proto udp")
+		n.Sh(t, 10*time.Minute, "ufw allow out from any port 9 proto udp")
 		n.fine(t)
 		boot("ufw", "systemctl enable ufw")
 		boot("nftables", "ufw disable; systemctl disable ufw; systemctl enable nftables")

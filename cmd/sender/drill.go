@@ -44,20 +44,22 @@ func drillHosts(ctx context.Context, w world, o *options) (int, error) {
 		return 0, err
 	}
 	if o.overdue > 0 {
-		return overdue(s)
+		return overdue(ctx, s)
 	}
 	if err := s.open(ctx); err != nil {
 		return s.failed(err), nil
 	}
 	defer s.close()
 	var lock sync.Mutex
-	var proved []string
+	var proved []drills.Drill
 	code := s.run(ctx, func(ctx context.Context, h *hosts.Host, p *progress) answer {
 		a := s.drill(ctx, h, p)
-		if code, _, _ := a.words(); code == exitOK {
-			lock.Lock()
-			proved = append(proved, h.Name)
-			lock.Unlock()
+		if d, ok := a.(*drilled); ok {
+			if code, _, _ := d.verdict(); code == exitOK {
+				lock.Lock()
+				proved = append(proved, drills.Drill{Host: h.Name, Key: d.daemon.result.key})
+				lock.Unlock()
+			}
 		}
 		return a
 	})

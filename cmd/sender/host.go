@@ -11,6 +11,7 @@ import (
 
 	"netsysrq/auth"
 	"netsysrq/internal/exchange"
+	"netsysrq/internal/fleet/drills"
 	"netsysrq/internal/fleet/follow"
 	"netsysrq/internal/fleet/hosts"
 )
@@ -26,7 +27,7 @@ type result struct {
 	outcome *exchange.Outcome // nil: err says why
 	err     error             // of this side
 	follow  *follow.Result    // nil: not followed
-	drilled time.Time         // the last successful drill; zero: not known
+	drilled time.Time         // the last successful drill with this key; zero: not known
 }
 
 // askHosts is status, send, reboot and cancel.
@@ -66,11 +67,12 @@ func (s *session) failed(err error) int {
 
 // ask does what the command line says to a host.
 func (s *session) ask(ctx context.Context, h *hosts.Host, flags auth.RequestFlags, p *progress) *result {
-	r := &result{options: s.o, host: h, many: s.many, flags: flags, drilled: s.drills[h.Name]}
+	r := &result{options: s.o, host: h, many: s.many, flags: flags}
 	to, ok := s.target(ctx, r)
 	if !ok {
 		return r
 	}
+	r.drilled = s.drills[drills.Drill{Host: h.Name, Key: r.key}]
 	opt := s.options(s.o.timeout)
 	if s.o.command.name == "status" {
 		r.outcome, r.err = exchange.Status(ctx, to, opt)
@@ -89,12 +91,7 @@ func (s *session) ask(ctx context.Context, h *hosts.Host, flags auth.RequestFlag
 // target finds out the key and the addresses of a host; where it cannot, r.err
 // says why.
 func (s *session) target(ctx context.Context, r *result) (to exchange.Host, ok bool) {
-	op, err := s.master(r.host)
-	if err != nil {
-		r.err = err
-		return to, false
-	}
-	key, err := op.master.HostKey(r.host.Enrolled)
+	op, key, err := s.key(r.host)
 	if err != nil {
 		r.err = err
 		return to, false
@@ -109,11 +106,16 @@ func (s *session) target(ctx context.Context, r *result) (to exchange.Host, ok b
 	return exchange.Host{Name: r.host.Name, Addrs: r.addrs, Sealer: auth.NewSealer(&key)}, true
 }
 
-// master returns the master key for a host; hosts are asked at once.
-func (s *session) master(h *hosts.Host) (*operator, error) {
+// key returns a host's key, and whose it is; hosts are asked at once.
+func (s *session) key(h *hosts.Host) (*operator, auth.HostKey, error) {
 	s.keyLock.Lock()
-	defer s.keyLock.Unlock()
-	return s.keys.of(h)
+	op, err := s.keys.of(h)
+	s.keyLock.Unlock()
+	if err != nil {
+		return nil, auth.HostKey{}, err
+	}
+	key, err := op.master.HostKey(h.Enrolled)
+	return op, key, err
 }
 
 // trace tells of one packet.

@@ -3,21 +3,32 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"netsysrq/auth"
+	"netsysrq/internal/fleet/drills"
 )
 
-// overdue lists the hosts whose last successful drill is longer ago than it
-// may be. Nothing is sent.
-func overdue(s *session) (int, error) {
+// overdue lists the hosts whose last successful drill with the key that they are
+// asked with is longer ago than it may be. Nothing is sent.
+func overdue(ctx context.Context, s *session) (int, error) {
 	dates, err := readDrills(s.w)
 	if err != nil {
 		return 0, err
 	}
+	if s.keys, err = openKeyring(ctx, s.w, s.o, false); err != nil {
+		return 0, err
+	}
 	code, late := exitOK, 0
 	for _, h := range s.hosts {
-		at, ok := dates[h.Name]
+		_, key, err := s.key(h)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", h.Name, err)
+		}
+		at, ok := dates[drills.Drill{Host: h.Name, Key: key.ID}]
 		if ok && time.Since(at) <= s.o.overdue {
 			continue
 		}
@@ -26,9 +37,9 @@ func overdue(s *session) (int, error) {
 		switch {
 		case s.o.quiet:
 		case s.o.json:
-			fmt.Fprintln(s.w.stdout, overdueJSON(h.Name, at))
+			fmt.Fprintln(s.w.stdout, overdueJSON(h.Name, key.ID, at))
 		case !ok:
-			fmt.Fprintf(s.w.stdout, "%s: no successful drill is known\n", h.Name)
+			fmt.Fprintf(s.w.stdout, "%s: no successful drill with this key (%v) is known\n", h.Name, key.ID)
 		default:
 			fmt.Fprintf(s.w.stdout, "%s: last drill %s, %s\n", h.Name, ago(at), at.UTC().Format(time.DateOnly))
 		}
@@ -43,13 +54,14 @@ func overdue(s *session) (int, error) {
 	return code, nil
 }
 
-func overdueJSON(name string, at time.Time) string {
+func overdueJSON(name string, key auth.KeyID, at time.Time) string {
 	j := struct {
 		V         int    `json:"v"`
 		Host      string `json:"host"`
+		Key       string `json:"key_id"`
 		Overdue   bool   `json:"overdue"`
 		LastDrill string `json:"last_drill,omitempty"`
-	}{V: 1, Host: name, Overdue: true}
+	}{V: 1, Host: name, Key: key.String(), Overdue: true}
 	if !at.IsZero() {
 		j.LastDrill = at.UTC().Format(time.RFC3339)
 	}

@@ -250,10 +250,11 @@ other codes are those of every command. If the first fails in a way in which the
 second would fail too, the second is not tried.
 
 Many hosts have a line each. With several, write STEPS with commas. The date of a
-drill with exit code 0 is kept in $XDG_STATE_HOME/netsysrq/drills, or else
-~/.local/state/netsysrq/drills. --overdue 30d sends nothing, lists the hosts whose
-last one is longer ago, or not known, and ends with 7 if there are any; without
-HOST it looks at all that are listed.
+drill with exit code 0 is kept with the id of its key, in
+$XDG_STATE_HOME/netsysrq/drills, or else ~/.local/state/netsysrq/drills. --overdue
+30d sends nothing, lists the hosts whose last one with the present key is longer
+ago, or not known, and ends with 7 if there are any; without HOST it looks at all
+that are listed. It needs the key, or the passphrase, to know which one that is.
 `,
 	"explain": `netsysrq explain [STEPS] [--json]
 

@@ -104,7 +104,8 @@ func (d *stage) title(s string) { fmt.Printf("\n== %s\n", s) }
 func (d *stage) command(ns, name string, args ...string) *exec.Cmd {
 	full := append([]string{"netns", "exec", ns, filepath.Join(d.bin, name)}, d.withFlags(name, args)...)
 	c := exec.CommandContext(d.ctx, "ip", full...)
-	c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(d.dir, "operator"))
+	own := filepath.Join(d.dir, "operator")
+	c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+own, "XDG_STATE_HOME="+own)
 	c.WaitDelay = time.Second
 	return c
 }

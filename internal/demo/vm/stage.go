@@ -236,7 +236,8 @@ func (s *stage) command(ctx context.Context, args ...string) *exec.Cmd {
 		args = append(args[:len(args):len(args)], "--address", "127.0.0.1", "--port", fmt.Sprint(s.relay.Port()))
 	}
 	c := exec.CommandContext(ctx, filepath.Join(s.bin, "netsysrq"), args...)
-	c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(s.dir, "operator"))
+	own := filepath.Join(s.dir, "operator")
+	c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+own, "XDG_STATE_HOME="+own)
 	c.WaitDelay = time.Second
 	return c
 }

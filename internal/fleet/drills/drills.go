@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package drills remembers when the last successful drill of each host was. A
-// line of the file is a date and the name of a host:
+// Package drills remembers when the last successful drill of each host was, and
+// with which key: another key proves nothing of this one. The file begins with
+// its version; then a line is a date, the name of a host and the id of a key:
 //
-//	2026-01-31T04:05:06Z web1
+//	netsysrq-drills-2
+//	2026-01-31T04:05:06Z web1 600e2d5a91c4b7f3
+//
+// Version 1 has neither the first line nor keys, so its drills count for none.
 package drills
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,8 +28,16 @@ import (
 	"netsysrq/auth"
 )
 
-// Dates are when the last successful drill of each host was.
-type Dates map[string]time.Time
+const version = "netsysrq-drills-2"
+
+// Drill is what a drill proved: that a host obeys a key.
+type Drill struct {
+	Host string
+	Key  auth.KeyID
+}
+
+// Dates are when the last successful drills were.
+type Dates map[Drill]time.Time
 
 // Read returns what the file at path holds; a file that is not there holds
 // nothing.
@@ -37,37 +49,70 @@ func Read(path string) (Dates, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the record of drills: %w", err)
 	}
-	d := Dates{}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		date, name, _ := strings.Cut(line, " ")
-		at, err := time.Parse(time.RFC3339, date)
-		host, err2 := auth.NormalizeHost(name)
-		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("read the record of drills: %s:%d: not a date and the name of a host", path, n)
-		}
-		d[host] = at
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read the record of drills: %s: %w", path, err)
+	d, n, err := parse(string(data))
+	if err != nil {
+		return nil, fmt.Errorf("read the record of drills: %s:%d: %w", path, n, err)
 	}
 	return d, nil
 }
 
+// parse reads a file; n is the line of an error.
+func parse(text string) (d Dates, n int, err error) {
+	d = Dates{}
+	begun, old := false, false
+	for line := range strings.Lines(text) {
+		n++
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0][0] == '#' {
+			continue
+		}
+		if !begun {
+			begun, old = true, len(f) == 2
+			if !old && line != version+"\n" {
+				return nil, n, fmt.Errorf("not %s: another file, or that of a newer netsysrq", version)
+			}
+			if !old {
+				continue
+			}
+		}
+		if old {
+			f = append(f, (auth.KeyID{}).String())
+		}
+		drill, at, err := parseLine(f)
+		if err != nil {
+			return nil, n, errors.New("not a date, the name of a host and the id of a key")
+		}
+		if !old {
+			d[drill] = at
+		}
+	}
+	return d, n, nil
+}
+
+func parseLine(f []string) (d Drill, at time.Time, err error) {
+	if len(f) != 3 {
+		return d, at, errors.New("not three words")
+	}
+	at, err = time.Parse(time.RFC3339, f[0])
+	if err == nil {
+		d.Host, err = auth.NormalizeHost(f[1])
+	}
+	if err == nil {
+		d.Key, err = auth.ParseKeyID(f[2])
+	}
+	return d, at, err
+}
+
 // Record adds drills that were successful at a time. Others may do so at the
 // same moment.
-func Record(path string, hosts []string, at time.Time) error {
-	if err := record(path, hosts, at); err != nil {
+func Record(path string, proved []Drill, at time.Time) error {
+	if err := record(path, proved, at); err != nil {
 		return fmt.Errorf("write the record of drills: %w", err)
 	}
 	return nil
 }
 
-func record(path string, hosts []string, at time.Time) error {
+func record(path string, proved []Drill, at time.Time) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -84,12 +129,13 @@ func record(path string, hosts []string, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range hosts {
-		d[h] = at
+	for _, p := range proved {
+		d[p] = at
 	}
 	var b bytes.Buffer
-	for _, h := range slices.Sorted(maps.Keys(d)) {
-		fmt.Fprintf(&b, "%s %s\n", d[h].UTC().Format(time.RFC3339), h)
+	fmt.Fprintln(&b, version)
+	for _, p := range slices.SortedFunc(maps.Keys(d), compare) {
+		fmt.Fprintf(&b, "%s %s %v\n", d[p].UTC().Format(time.RFC3339), p.Host, p.Key)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".")
 	if err != nil {
@@ -101,4 +147,8 @@ func record(path string, hosts []string, at time.Time) error {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
+}
+
+func compare(a, b Drill) int {
+	return cmp.Or(strings.Compare(a.Host, b.Host), bytes.Compare(a.Key[:], b.Key[:]))
 }

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"slices"
+	"testing"
+)
+
+// The operator's own key, list and record of drills are none of the demo's.
+func TestOperatorIsAtHomeOnStage(t *testing.T) {
+	d := &stage{ctx: t.Context(), dir: "/demo", bin: "/bin"}
+	env := d.command("client", "netsysrq", "status", "web1").Env
+	for _, want := range []string{"XDG_CONFIG_HOME=/demo/operator", "XDG_STATE_HOME=/demo/operator"} {
+		if !slices.Contains(env, want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+}

@@ -117,7 +117,7 @@ func (r *result) row() table.Row {
 	}
 	row.By = p.Executor.String()
 	row.Load = fmt.Sprintf("%.2f", float64(p.Load)/100)
-	row.Free = fmt.Sprintf("%d MiB", p.Free)
+	row.Free = memory(p.Free)
 	row.Up = duration(time.Duration(p.Uptime) * time.Second)
 	if o.RoundTrip > 0 {
 		row.Trip = duration(o.RoundTrip)
@@ -148,7 +148,7 @@ func (r *result) remarks(rank *int) string {
 		add(true, clockWords(o))
 	}
 	if p.Flags&auth.ClockTrusted == 0 {
-		add(false, "it does not trust its clock")
+		add(false, untrusted)
 	}
 	if p.Flags&auth.DryRun != 0 {
 		add(true, "dry run")

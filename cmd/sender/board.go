@@ -102,9 +102,12 @@ func (b *board) finish() int {
 		return exitOK
 	}
 	sum := b.s.summarize(b.answers, time.Since(b.begun))
+	alone := b.s.o.single() // the summary would say what its line has said
 	switch o := b.s.o; {
 	case b.screen != nil && o.watch > 0:
-		b.screen.foot = sum.line()
+		if b.screen.foot = sum.line(); alone {
+			b.screen.foot = "every " + duration(o.watch)
+		}
 		b.screen.draw(b.rows, "")
 	case b.screen != nil:
 		b.screen.clear()
@@ -115,7 +118,7 @@ func (b *board) finish() int {
 		b.screen.done = true
 	case o.json:
 		fmt.Fprintln(b.s.w.stdout, sum.json())
-	case !o.quiet || sum.Exit != exitOK:
+	case !alone && (!o.quiet || sum.Exit != exitOK):
 		fmt.Fprintln(b.s.w.stdout, sum.line())
 	}
 	return sum.Exit

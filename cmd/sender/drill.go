@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,7 +156,12 @@ func (d *drilled) verdict() (code int, line string, hints []string) {
 	if d.kernel.exit != exitOK && (code == exitOK || code == exitUnproved) {
 		code = d.kernel.exit
 	}
-	hints = append(append(hints, d.daemon.hints...), d.kernel.hints...)
+	hints = slices.Clone(d.daemon.hints)
+	for _, h := range d.kernel.hints {
+		if !slices.Contains(hints, h) {
+			hints = append(hints, h)
+		}
+	}
 	switch {
 	case d.daemon.proved && d.kernel.proved:
 		line = "both ways proved: the daemon answers, and the kernel does when the processes hang"

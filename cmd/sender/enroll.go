@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"netsysrq/auth"
@@ -42,9 +45,19 @@ func enroll(ctx context.Context, w world, o *options) (int, error) {
 	}
 	e := auth.Enrolment{Operator: op.label, Host: host.Enrolled, Allow: allow, Key: key}
 	fmt.Fprintln(w.stdout, e.Line())
-	if !o.quiet {
-		w.note("this line is secret; give it to the host: netsysrq enroll %s | ssh root@%s netsysrqd keys add %s",
-			o.hosts[0], o.hosts[0], op.label)
+	if !o.quiet && !piped(w.stdout) {
+		w.note("this line is secret; give it to the host: netsysrq enroll %s%s | ssh root@%s netsysrqd keys add %s",
+			o.hosts[0], o.same(), o.hosts[0], op.label)
 	}
 	return exitOK, nil
+}
+
+// piped reports whether another program reads the output, and no person.
+func piped(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	i, err := f.Stat()
+	return err == nil && i.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0
 }

@@ -31,7 +31,7 @@ func keygen(_ context.Context, w world, o *options) (int, error) {
 	if !o.quiet {
 		fmt.Fprintln(w.stdout, path)
 		w.note("the master key of %s is in this file: keep a copy where no one else can read it", label)
-		w.note("next, for each host: netsysrq enroll HOST")
+		w.note("next, for each host: netsysrq enroll HOST%s", o.same())
 	}
 	return exitOK, nil
 }

@@ -171,10 +171,10 @@ func (a *logged) readWords() (code int, line string, hints []string) {
 		return exitRefused, "it does not know this request", []string{"its netsysrq is older and has no log to give"}
 	case o.Kind == exchange.Refused:
 		return exitRefused, "refused by policy: your key may not read its kernel log",
-			[]string{"what a key may do stands in its file on the host: add L to allow there, and reload netsysrqd; netsysrq enroll --allow nsubL proposes it"}
+			[]string{a.allowHint("L")}
 	case o.Kind == exchange.Rebooted:
 		return exitRebooted, fmt.Sprintf("it has rebooted%s: boot %x before, %x now", after, o.Before[:4], o.After[:4]),
-			[]string{"netsysrq log " + a.hostName() + " reads the log of this boot"}
+			[]string{a.again("log") + " reads the log of this boot"}
 	case o.Replies == 0:
 		return exitUnknown, "no answer within " + duration(a.options.timeout), a.silenceHints(o)
 	case after == "":

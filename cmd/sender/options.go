@@ -74,6 +74,7 @@ type options struct {
 	hosts   []string // names, normalized, patterns and groups
 	steps   []auth.Step
 	topic   string // of help
+	flags   *pflag.FlagSet
 	// stepsText is the steps as they were written.
 	stepsText string
 	// doubtful is the last operand of a drill, which may be steps or a host;
@@ -221,6 +222,7 @@ func unitError(flag, number string) error {
 // check takes the operands and refuses flags that would be ignored.
 func (o *options) check(f *pflag.FlagSet, operands []string) error {
 	c := o.command
+	o.flags = f
 	o.portSet, o.timeoutSet = f.Changed("port"), f.Changed("timeout")
 	if least, most := c.takes(); !f.Changed("overdue") && len(operands) < least || len(operands) > most {
 		want := strings.Join(append([]string{"netsysrq", c.name}, c.operands...), " ")
@@ -296,6 +298,35 @@ func (o *options) check(f *pflag.FlagSet, operands []string) error {
 // errPassphraseShown is told in place of an error that would show an operand
 // where that may be the passphrase.
 var errPassphraseShown = usageError(errors.New("an operand is neither a host of the list nor steps"), "--passphrase takes no value: it is asked for")
+
+// same are the flags of this command line that lead another one to the same
+// hosts by the same key, written for a shell.
+func (o *options) same() (out string) {
+	o.flags.Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "operator":
+			if o.command.name == "keygen" {
+				return // the file has it from then on
+			}
+		case "key", "passphrase", "passphrase-fd", "hosts", "address", "port", "ipv4", "ipv6", "allow":
+		default:
+			return
+		}
+		out += " --" + f.Name
+		if f.NoOptDefVal == "" {
+			out += " " + quoted(f.Value.String())
+		}
+	})
+	return out
+}
+
+// quoted writes a word so that a shell takes it as it is.
+func quoted(word string) string {
+	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+,") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
 
 // checkMany refuses what can't be meant of the flags for many hosts and for
 // waiting.

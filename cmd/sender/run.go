@@ -73,9 +73,9 @@ func (a *logged) dumpWords() (code int, line string, hints []string) {
 	switch {
 	case !a.dump.Begun:
 		return exitUnknown, line + ", but the kernel has written nothing about it",
-			[]string{"a kernel that prints to a slow console may be late: netsysrq log " + a.hostName() + " --follow shows what comes"}
+			[]string{"a kernel that prints to a slow console may be late: " + a.again("log") + " --follow shows what comes"}
 	case !a.dump.Ended:
-		return code, line + "; the kernel is still writing", []string{"netsysrq log " + a.hostName() + " --follow shows the rest"}
+		return code, line + "; the kernel is still writing", []string{a.again("log") + " --follow shows the rest"}
 	}
 	return code, line, hints
 }

@@ -173,14 +173,17 @@ are a table that keeps itself up to date. The last line counts. With --json it i
 	"status": `netsysrq status HOST... [--watch [INTERVAL]]
 
 Asks HOST how it is, and prints one line: how long it is up, its load and free
-memory, who answered, kernel.sysrq, and whether its clock agrees with ours, and
-when its last successful drill from here was. It changes nothing and needs no
-clock. --watch asks again and again, until it is interrupted; an answer is then
+memory, whether it is armed, and when its last successful drill from here with
+this key was. It changes nothing and needs no clock. What is out of the ordinary
+is said too: the kernel answers, not the daemon; kernel.sysrq forbids a step of a
+reboot; the clocks are more than a second apart; it does not know its own to be
+synchronised, so it takes no packet of --one-packet; dry run. --json has
+everything. --watch asks again and again, until it is interrupted; an answer is then
 waited for as long as INTERVAL, unless --timeout says otherwise.
 
 Armed: the host has the kernel module, which answers also when every process
 hangs. Where the daemon was not heard for 3 s, the line says that the kernel
-answered, and for how long the daemon has been silent. Daemon only: there is no
+answers, and for how long the daemon has been silent. Daemon only: there is no
 module, and a host whose processes hang answers nothing.
 `,
 	"send": `netsysrq send HOST... STEPS [--rehearse] [--one-packet] [--yes]

@@ -74,19 +74,19 @@ func (r *result) followedWords() (code int, line string, hints []string) {
 	case f.Phase == follow.Kernel:
 		return exitNoDaemon, fmt.Sprintf("came back after %s, the daemon not yet: the kernel answers, %s%s%s",
 				duration(f.Back), silentWords(f.Reply), r.passage(), tail),
-			[]string{"its processes may hang again, or netsysrqd does not start: see its console; netsysrq status " + r.hostName() + " tells when it answers"}
+			[]string{"its processes may hang again, or netsysrqd does not start: see its console; " + r.again("status") + " tells when it answers"}
 	case f.Interrupted:
 		return exitUnknown, fmt.Sprintf("interrupted after %s: not back yet, %s%s", duration(f.Took), r.goneWords(), tail), nil
 	case f.Phase == follow.Running && heard:
 		return exitNotBack, fmt.Sprintf("did not come back in %s: it never went down, and answers with the boot that it had (%x)%s",
 				duration(f.Took), f.Before[:4], tail),
-			[]string{"a sequence before it may not be done, or its disks do not sync; netsysrq cancel " + r.hostName() + " and other steps may do better"}
+			[]string{"a sequence before it may not be done, or its disks do not sync; " + r.again("cancel") + " and other steps may do better"}
 	case f.Phase == follow.Running:
 		return exitUnknown, fmt.Sprintf("unknown: it did not go down in %s, and answers with the boot that it had (%x)%s",
 			duration(f.Took), f.Before[:4], tail), nil
 	}
 	return exitNotBack, fmt.Sprintf("did not come back in %s: %s%s", duration(f.Took), r.goneWords(), tail),
-		[]string{"it may take longer, or not boot at all: see its console; netsysrq status " + r.hostName() + " asks again"}
+		[]string{"it may take longer, or not boot at all: see its console; " + r.again("status") + " asks again"}
 }
 
 func (r *result) goneWords() string {

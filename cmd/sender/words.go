@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +31,12 @@ func (r *result) hostName() string {
 		return "HOST"
 	}
 	return r.host.Name
+}
+
+// again is another command for the same host, in a hint: by the same key, and to
+// the same address.
+func (r *result) again(command string) string {
+	return fmt.Sprintf("netsysrq %s %s%s", command, r.hostName(), r.options.same())
 }
 
 func (r *result) hintsForAll() bool { return r.many && !r.options.json }
@@ -71,33 +78,53 @@ func (r *result) plainWords() (code int, line string, hints []string) {
 	return exitUnknown, line, hints
 }
 
+// statusWords tell how a host is: always the same few facts, and of the others
+// what is out of the ordinary.
 func statusWords(o *exchange.Outcome) string {
 	p := o.Reply
 	var b strings.Builder
-	fmt.Fprintf(&b, "up %s, load %.2f, %d MiB free, answered by the %v in %s",
-		duration(time.Duration(p.Uptime)*time.Second), float64(p.Load)/100, p.Free, p.Executor, duration(o.RoundTrip))
+	fmt.Fprintf(&b, "up %s, load %.2f, %s free", duration(time.Duration(p.Uptime)*time.Second), float64(p.Load)/100, memory(p.Free))
 	if p.Executor == auth.Kernel {
-		b.WriteString(": " + silentWords(p))
+		b.WriteString("; the kernel answers: " + silentWords(p))
 	}
 	if p.Flags&auth.Armed != 0 {
-		b.WriteString("; armed: the kernel answers too if the processes hang")
+		b.WriteString("; armed (kernel module)")
+		if ignored := ignoredBy(p); ignored != "" {
+			fmt.Fprintf(&b, "; kernel.sysrq %d ignores %s of a reboot", p.Sysrq, ignored)
+		}
 	} else {
-		b.WriteString("; daemon only: nothing answers when its processes hang")
+		b.WriteString("; daemon only (no kernel module)")
 	}
-	if p.Sysrq == auth.SysrqUnknown {
-		b.WriteString("; kernel.sysrq not known")
-	} else {
-		fmt.Fprintf(&b, "; kernel.sysrq %d", p.Sysrq)
+	if o.Difference.Abs() > time.Second {
+		b.WriteString("; " + clockWords(o))
 	}
-	trusted := "but the host does not trust it"
-	if p.Flags&auth.ClockTrusted != 0 {
-		trusted = "and the host trusts it"
+	if p.Flags&auth.ClockTrusted == 0 {
+		b.WriteString("; " + untrusted)
 	}
-	fmt.Fprintf(&b, "; %s, %s", clockWords(o), trusted)
 	if p.Flags&auth.DryRun != 0 {
 		b.WriteString("; dry run: it would do nothing (dry_run in its configuration)")
 	}
 	return b.String()
+}
+
+// untrusted is said of a clock that its host does not trust.
+const untrusted = "its clock is not known to be synchronised"
+
+// ignoredBy are the steps of a reboot that the value of kernel.sysrq forbids.
+func ignoredBy(p *auth.Reply) string {
+	steps, err := auth.ParseSteps(rebootSteps)
+	if err != nil || p.Sysrq == auth.SysrqUnknown {
+		return ""
+	}
+	return masked(steps, auth.Swallowed(steps, int(p.Sysrq)))
+}
+
+// memory writes a size with the precision that a person wants.
+func memory(mib uint32) string {
+	if mib >= 10<<10 {
+		return fmt.Sprintf("%d GiB", mib>>10)
+	}
+	return fmt.Sprintf("%d MiB", mib)
 }
 
 // never is what Reply.Silent says of a daemon that was not heard at all.
@@ -185,7 +212,7 @@ func (r *result) refusedWords() (line string, hints []string) {
 				[]string{"end the sequence with e or i"}
 		}
 		return fmt.Sprintf("refused by policy: %s not allowed for this key", isAre(causes)),
-			[]string{"what a key may do is written on the host, with the key"}
+			[]string{r.allowHint(strings.ReplaceAll(causes, ", ", ""))}
 	case auth.RefSysrq:
 		value := fmt.Sprint(p.Sysrq)
 		if p.Sysrq == auth.SysrqUnknown {
@@ -198,7 +225,7 @@ func (r *result) refusedWords() (line string, hints []string) {
 			[]string{"netsysrqd's log on the host says which, and why"}
 	case auth.Busy:
 		return fmt.Sprintf("busy: %d sequences of this key are running or waiting", auth.Active),
-			[]string{fmt.Sprintf("netsysrq cancel %s drops them", r.hostName())}
+			[]string{r.again("cancel") + " drops them"}
 	case auth.Malformed:
 		return "malformed: the host could open the request but not read it", []string{"its netsysrq may be another version than " + version.String()}
 	}
@@ -226,7 +253,7 @@ func (r *result) mayBeDone() string {
 }
 
 func (r *result) unknownWords() (line string, hints []string) {
-	o, name := r.outcome, r.hostName()
+	o := r.outcome
 	run := r.options.command.name != "status"
 	quiet := "no answer within " + duration(r.options.timeout)
 	if r.err != nil {
@@ -243,7 +270,7 @@ func (r *result) unknownWords() (line string, hints []string) {
 			who = fmt.Sprintf("it booted (up %s)", duration(age))
 		}
 		return fmt.Sprintf("unknown: %s after it was first asked and no longer knows what it did; nothing more was sent, %s", who, r.mayBeDone()),
-			[]string{"netsysrq status " + name + " tells how it is now"}
+			[]string{r.again("status") + " tells how it is now"}
 	case !run && o.Reply == nil:
 		line = quiet
 	case !run:
@@ -254,32 +281,58 @@ func (r *result) unknownWords() (line string, hints []string) {
 		line = fmt.Sprintf("unknown: it answered at first, but not to the run: %s; %s", quiet, r.mayBeDone())
 	case o.Reply != nil:
 		return "unknown: it answers, but has no challenge to give yet; the run was not sent",
-			[]string{"its random generator is not ready; --one-packet needs none"}
+			[]string{"its random generator is not ready" + r.onePacket("; --one-packet needs none")}
 	default:
 		line = fmt.Sprintf("unknown: %s; the run was not sent", quiet)
-		hints = append(hints, "the one-packet form needs a synchronised clock on our side, or --one-packet to insist")
+		if h := r.onePacket("our clock is not synchronised, so the run was not sent; --one-packet sends it all the same"); h != "" && o.Elapsed >= exchange.Patience {
+			hints = append(hints, h)
+		}
 	}
 	return line, append(hints, r.silenceHints(o)...)
 }
 
-// silenceHints are why a host may be silent.
-func (r *result) silenceHints(o *exchange.Outcome) (hints []string) {
-	if o.Reply == nil {
-		name, id := r.hostName(), r.key.String()
-		if r.hintsForAll() {
-			id = "that -v tells"
-		} else {
-			name = r.host.Enrolled
-		}
-		hints = append(hints, fmt.Sprintf("the host is down, or the packets are lost, or it was enrolled under another name than %q or with another key: "+
-			"a wrong name or key looks the same; netsysrqd keys list must show the key id %s", name, id))
+// onePacket is a hint at --one-packet, for the commands that have it.
+func (r *result) onePacket(hint string) string {
+	if !slices.Contains(strings.Fields(r.options.command.flags), "one-packet") {
+		return ""
 	}
-	if errors.Is(o.Unreachable, syscall.ECONNREFUSED) {
-		hints = append(hints, "the host says that nothing listens there: netsysrq's rules are not in place, or the port is another")
-	} else if o.Unreachable != nil {
+	return hint
+}
+
+// allowHint says where the keys that a key of ours lacks are added.
+func (r *result) allowHint(keys string) string {
+	id, tell := r.key.String(), ""
+	if r.hintsForAll() {
+		id, tell = "KEYID", " (-v tells the id)"
+	}
+	return fmt.Sprintf("add %s to allow in /etc/netsysrq/keys/*-%s.key on the host%s, then systemctl reload netsysrqd", keys, id, tell)
+}
+
+// silenceHints are what is known of why a host is silent, or else what it can
+// be, the likely first.
+func (r *result) silenceHints(o *exchange.Outcome) (hints []string) {
+	switch {
+	case errors.Is(o.Unreachable, syscall.ECONNREFUSED):
+		return []string{"the host says that nothing listens there: netsysrq's rules are not in place, or the port is another; netsysrqd check tells"}
+	case o.Unreachable != nil:
 		hints = append(hints, fmt.Sprintf("the network said: %v", o.Unreachable))
 	}
-	return hints
+	if o.Reply != nil {
+		return hints
+	}
+	port, name, id := "", fmt.Sprintf(" than %q", r.host.Enrolled), r.key.String()
+	if len(r.addrs) > 0 {
+		port = fmt.Sprintf(" port %d", r.addrs[0].Port())
+	}
+	if r.hintsForAll() {
+		port, name, id = "", "", "that -v tells"
+	}
+	return append(hints,
+		"it is down, or there is no route to it",
+		"or a firewall drops UDP"+port,
+		"or its processes hang, and it has no kernel module",
+		fmt.Sprintf("or it was enrolled under another name%s or with another key: netsysrqd keys list there must show the key id %s", name, id),
+		`docs/OPERATIONS.md, "When nothing answers", says what to try`)
 }
 
 // ago says how long ago a date was, in days.

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// patience is how long a status may stay unanswered before the run is
+	// Patience is how long a status may stay unanswered before the run is
 	// also sent with a time (rule 4).
-	patience = time.Second
+	Patience = time.Second
 	// newPortEvery repeats, one comes from a new port: a path may hate the old one.
 	newPortEvery = 3
 	// maxForms ends a quarrel with a host that calls its own challenges stale.
@@ -135,7 +135,7 @@ func (w *way) wantsTime(now uint64) bool {
 	if w.onePacket {
 		return true
 	}
-	return w.intent.Op == auth.OpRun && w.out.Replies == 0 && now-w.begun >= uint64(patience) && w.clock.Synchronised()
+	return w.intent.Op == auth.OpRun && w.out.Replies == 0 && now-w.begun >= uint64(Patience) && w.clock.Synchronised()
 }
 
 // newForm seals a form of the run, to be sent from now on.

@@ -124,7 +124,7 @@ func silent(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	if err := expect(out, "answered by the kernel", hungDaemon, "armed"); err != nil {
+	if err := expect(out, "; the kernel answers: "+hungDaemon, "; armed"); err != nil {
 		return err
 	}
 	return s.onDisk(false)

@@ -21,7 +21,7 @@ import (
 
 // What is expected of a host with the module and a daemon that attaches to it.
 const (
-	healthyStatus    = "answered by the daemon"
+	healthyStatus    = "free; armed" // else the kernel's answer stands between
 	hungDaemon       = "the daemon has been silent for "
 	healthyDrillExit = 0
 )

@@ -206,7 +206,7 @@ func startDaemon(cfg *config.Config, configPath string, stderr io.Writer) (*daem
 	if d.notify, err = host.NewNotifier(); err != nil && !errors.Is(err, host.ErrNoManager) {
 		return nil, fmt.Errorf("open the notification socket: %w", err)
 	}
-	if err := host.ProtectMemory(); err != nil {
+	for _, err := range host.ProtectMemory() {
 		d.log.Warn("memory is not wholly protected: the daemon may be swapped out or killed when memory is short", "err", err)
 	}
 	if err := host.Drop(d.identity); err != nil {

@@ -24,9 +24,6 @@ import (
 	"netsysrq/kmod-fallback/kmod"
 )
 
-// reload is for hosts whose daemon is not told by us.
-const reload = "now run: systemctl reload netsysrqd"
-
 func (c *command) keys(ctx context.Context, args []string) error {
 	name, args, err := subcommand("keys", args, "add", "list", "remove")
 	if err != nil {
@@ -90,7 +87,7 @@ func (c *command) keysAdd(ctx context.Context, args []string) error {
 			fmt.Fprintln(c.stdout, "the kernel module obeys it from now on")
 		}
 	}
-	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart))
+	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart, "does not know this key"))
 }
 
 // keyConfig reads what commands on keys need of the configuration.
@@ -251,6 +248,7 @@ func (c *command) keysRemove(ctx context.Context, args []string) error {
 		return asRoot(err)
 	}
 	fmt.Fprintf(c.stdout, "removed %s\n", k.Path)
+	daemon := "still obeys this key"
 	loaded, err := tellModule("the file is gone, but the kernel module still obeys the key", func(m *kmod.Client) error {
 		if k.Key.ID == (auth.KeyID{}) {
 			return errors.New("neither the file nor its name said which key it is")
@@ -259,12 +257,15 @@ func (c *command) keysRemove(ctx context.Context, args []string) error {
 		if errors.Is(err, kmod.ErrUnknownKey) {
 			return nil
 		}
+		if err == nil {
+			daemon = "still holds this key" // beside an armed module it acts on none
+		}
 		return err
 	})
 	if loaded && err == nil {
 		fmt.Fprintln(c.stdout, "the kernel module does not obey it any more")
 	}
-	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart))
+	return errors.Join(err, c.keysChanged(ctx, cfg, *noRestart, daemon))
 }
 
 // asRoot adds a hint to what only root may do.

@@ -63,7 +63,7 @@ func (c *command) loadKeys(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(c.stdout, "the kernel module holds %d keys\n", len(keys))
 	if len(keys) > 0 && c.rulesLeadPast(ctx) {
-		fmt.Fprintln(c.stderr, "netsysrqd: the firewall rules lead past the kernel module, so nobody answers: now run netsysrqd rules apply")
+		fmt.Fprintln(c.stderr, c.advice("netsysrqd: the firewall rules lead past the kernel module, so nobody answers: now run netsysrqd rules apply"))
 	}
 	return nil
 }

@@ -80,8 +80,17 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 func (c *command) complain(err error) {
 	fmt.Fprintf(c.stderr, "netsysrqd: %v\n", err)
 	if text := hint.Of(err); text != "" {
-		fmt.Fprintf(c.stderr, "hint: %s\n", text)
+		fmt.Fprintf(c.stderr, "hint: %s\n", c.advice(text))
 	}
+}
+
+// advice is a text with the commands of netsysrqd that it names made to read
+// the configuration that this one reads.
+func (c *command) advice(text string) string {
+	if c.config == config.DefaultPath {
+		return text
+	}
+	return hint.WithConfig(text, c.config)
 }
 
 func (c *command) dispatch(ctx context.Context, args []string) error {

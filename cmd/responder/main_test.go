@@ -47,7 +47,8 @@ func setup(env *testscript.Env) error {
 	for name, text := range map[string]string{
 		"machine-id": "0123456789abcdef0123456789abcdef\n",
 		"trigger":    "",
-		"etc.toml": fmt.Sprintf("keys_dir = %q\nmachine_id = %q\ntrigger = %q\nuser = %q\n",
+		// The queues are not those of a daemon that runs on this machine.
+		"etc.toml": fmt.Sprintf("queue = 39990\nkeys_dir = %q\nmachine_id = %q\ntrigger = %q\nuser = %q\n",
 			env.WorkDir+"/keys", env.WorkDir+"/machine-id", env.WorkDir+"/trigger", user),
 	} {
 		if err := os.WriteFile(filepath.Join(env.WorkDir, name), []byte(text), 0o644); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"slices"
 	"strings"
@@ -168,8 +169,9 @@ func plan(states map[string]unitState, some bool) (jobs []job) {
 
 // keysChanged lets the units know, or says what to run. Changing them is left to
 // the owner of the host if that is what they want, if the units have another
-// configuration than this command, and where there are none.
-func (c *command) keysChanged(ctx context.Context, cfg *config.Config, manual bool) error {
+// configuration than this command, and where there are none. until is what the
+// daemon does with the key until it has read the keys again.
+func (c *command) keysChanged(ctx context.Context, cfg *config.Config, manual bool, until string) error {
 	some, err := hasKeys(cfg)
 	if err != nil {
 		return err
@@ -181,17 +183,24 @@ func (c *command) keysChanged(ctx context.Context, cfg *config.Config, manual bo
 			err = fmt.Errorf("the units of netsysrqd are not told: %w", err)
 		}
 	}
+	daemon, derr := check.This().Daemon(cfg)
+	runs := !errors.Is(derr, fs.ErrNotExist)
 	if !slices.ContainsFunc(units, func(u string) bool { return states[u].Load == "loaded" }) {
-		c.sayWhatToRun(some)
+		c.sayWhatToRun(daemon, runs, some, until)
 		return err
 	}
 	if manual {
+		if runs {
+			fmt.Fprintln(c.stderr, behind(daemon, until))
+		}
 		for _, j := range plan(states, some) {
 			fmt.Fprintf(c.stderr, "now run: %v\n", j)
 		}
 		return nil
 	}
-	err = c.follow(ctx, s, states, some)
+	if err = c.follow(ctx, s, states, some); err != nil && runs {
+		fmt.Fprintln(c.stderr, behind(daemon, until))
+	}
 	if !some {
 		// Whoever armed the host: nothing would be left that may give it orders.
 		return errors.Join(err, c.disarm(ctx, nil))
@@ -200,11 +209,27 @@ func (c *command) keysChanged(ctx context.Context, cfg *config.Config, manual bo
 	return err
 }
 
+// behind says what a daemon that was not told does.
+func behind(daemon int, until string) string {
+	who := "a daemon that runs"
+	if daemon != 0 {
+		who = fmt.Sprintf("the running daemon (process %d)", daemon)
+	}
+	return fmt.Sprintf("%s %s until it reads the keys again", who, until)
+}
+
 // sayWhatToRun is for hosts on which nothing is to be started by us.
-func (c *command) sayWhatToRun(some bool) {
-	fmt.Fprintln(c.stderr, reload)
+func (c *command) sayWhatToRun(daemon int, runs, some bool, until string) {
+	switch {
+	case runs && daemon != 0:
+		fmt.Fprintf(c.stderr, "%s: kill -HUP %d\n", behind(daemon, until), daemon)
+	case runs:
+		fmt.Fprintf(c.stderr, "%s: send it SIGHUP\n", behind(daemon, until))
+	case some:
+		fmt.Fprintln(c.stderr, c.advice("no daemon runs; next: netsysrqd arm, then netsysrqd run"))
+	}
 	if !some {
-		fmt.Fprintln(c.stderr, "no operator has a key any more; to take out rules and module: netsysrqd disarm")
+		fmt.Fprintln(c.stderr, c.advice("no operator has a key any more; to take out rules and module: netsysrqd disarm"))
 	}
 }
 
@@ -267,6 +292,6 @@ func (c *command) judge(ctx context.Context) {
 	report := check.This().Run(ctx, c.config, c.getenv("PATH"))
 	fmt.Fprintln(c.stdout, report.Sentence())
 	if report.Verdict != check.Obey {
-		fmt.Fprintln(c.stderr, "hint: netsysrqd check")
+		fmt.Fprintln(c.stderr, c.advice("hint: netsysrqd check"))
 	}
 }

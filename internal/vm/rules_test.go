@@ -482,7 +482,7 @@ func TestCheck(t *testing.T) {
 		// A key that is removed is gone from the module at once, and one that
 		// is added there at once.
 		if out := netsysrqd("keys", "remove", "alice"); !strings.Contains(out, "the kernel module does not obey it any more") ||
-			!strings.Contains(out, "systemctl reload netsysrqd") {
+			!strings.Contains(out, "netsysrqd disarm") {
 			t.Error(out)
 		}
 		h.wants(h.check("legacy"), "refuse", "daemon", kernel("warn", "it holds no keys, since there are none"))
@@ -490,7 +490,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("status with a key that was removed: %v %+v", err, out)
 		}
 		if out := netsysrqd("keys", "add", "--file", "/run/enrolment"); !strings.Contains(out, "the kernel module obeys it from now on") ||
-			!strings.Contains(out, "systemctl reload netsysrqd") {
+			!strings.Contains(out, "next: netsysrqd arm, then netsysrqd run") {
 			t.Error(out)
 		}
 		h.wants(h.check("legacy"), "obey", "kernel", kernel("ok", "1 key"))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"netsysrq/auth"
+	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/keyring"
 	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/kmod-fallback/kmod"
@@ -78,6 +79,8 @@ func newFake(t testing.TB) *fake {
 		"  421: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 5555 2 0000000000000000 0\n")
 	f.process(4242, "netsysrqd", "1111", "2222", "3333", "4444")
 	f.write("proc/4242/status", "Name:\tnetsysrqd\nState:\tS (sleeping)\nVmLck:\t   12345 kB\n")
+	f.limit("unlimited")
+	f.write("proc/4242/oom_score_adj", "-1000\n")
 	f.process(50, "resolver", "5555")
 	f.key("alice", "nsub", machine)
 	return f
@@ -100,6 +103,14 @@ func (f *fake) bypassed() {
 	f.module.Keys = nil
 	f.rules[0].State, f.rules[1].State = rules.Outdated, rules.Outdated
 	f.tryErr = rules.ErrNoExtension
+}
+
+// limit is how much memory the daemon may lock.
+func (f *fake) limit(value string) {
+	f.write("proc/4242/limits", ""+
+		"Limit                     Soft Limit           Hard Limit           Units     \n"+
+		"Max processes             unlimited            unlimited            processes \n"+
+		fmt.Sprintf("Max locked memory         %-21s%-21sbytes     \n", value, value))
 }
 
 // waiting makes packets wait in the queue of quiet sources. A while later others
@@ -200,7 +211,7 @@ func TestFindings(t *testing.T) {
 		{"all is well", func(*fake) {}, "daemon", OK, "netsysrqd (process 4242) reads queue 9 and 10", Rehearse},
 		{"all is well", func(*fake) {}, "keys", OK, "alice may use bnsu", Rehearse},
 		{"all is well", func(*fake) {}, "port", OK, "nothing else", Rehearse},
-		{"all is well", func(*fake) {}, "memory", OK, "locked", Rehearse},
+		{"all is well", func(*fake) {}, "memory", OK, "the daemon's memory is locked, and out of", Rehearse},
 		{"all is well", func(*fake) {}, "kernel.sysrq", OK, "1: forbids nothing", Rehearse},
 		{"all is well", func(*fake) {}, "clock", OK, "synchronised", Rehearse},
 		{"all is well", func(*fake) {}, "rule IPv6", OK, "first in the raw table (iptables-nft)", Rehearse},
@@ -264,6 +275,12 @@ func TestFindings(t *testing.T) {
 		{"no sysctl", func(f *fake) { f.remove("proc/sys") }, "kernel.sysrq", Warn, "does not have it", Rehearse},
 		{"clock", func(f *fake) { f.Synchronised = func() bool { return false } }, "clock", Warn, "not synchronised", Rehearse},
 		{"memory", func(f *fake) { f.write("proc/4242/status", "VmLck:\t       0 kB\n") }, "memory", Warn, "not locked", Rehearse},
+		{"memory mapped later", func(f *fake) { f.limit("8388608") }, "memory", Warn,
+			"the daemon's memory is locked only as far as it was mapped at first: the rest may be swapped out", Rehearse},
+		{"memory for others", func(f *fake) { f.write("proc/4242/oom_score_adj", "0\n") }, "memory", Warn,
+			"the daemon's memory is not out of the OOM killer's reach: it may be killed", Rehearse},
+		{"memory, both", func(f *fake) { f.limit("8388608"); f.write("proc/4242/oom_score_adj", "0\n") }, "memory", Warn,
+			"when it is needed; it is not out of the OOM killer's reach", Rehearse},
 
 		{"no module", func(*fake) {}, "kernel module", Warn, "not loaded, and not installed: daemon-only mode, nothing answers", Rehearse},
 		{"module", (*fake).armed, "kernel module", OK,
@@ -505,6 +522,26 @@ func TestVerdict(t *testing.T) {
 		if got := k.verdict(); got != c.want {
 			t.Errorf("%v %v: %s, want %s", c.states, c.inert, got, c.want)
 		}
+	}
+}
+
+func TestDaemon(t *testing.T) {
+	f := newFake(t)
+	find := func(queue uint16) (int, error) { return f.Host.Daemon(&config.Config{Queue: queue}) }
+	if pid, err := find(9); pid != 4242 || err != nil {
+		t.Errorf("process %d, %v", pid, err)
+	}
+	if pid, err := find(99); pid != 0 || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("queues that nobody reads: process %d, %v", pid, err)
+	}
+	f.remove("proc/4242/fd/5")
+	f.process(77, "suricata", "3333")
+	if pid, err := find(9); pid != 0 || err != nil {
+		t.Errorf("two readers: process %d, %v", pid, err)
+	}
+	f.remove("proc/thread-self/net/netfilter")
+	if pid, err := find(9); pid != 0 || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no queues at all: process %d, %v", pid, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -111,38 +112,58 @@ func swallowed(set auth.KeySet, value int) (keys string) {
 	return keys
 }
 
-// memory looks whether the daemon can be swapped out: what lies on a disk that
-// hangs does not answer.
+// memory looks whether the daemon can be swapped out or killed for want of
+// memory: what lies on a disk that hangs does not answer.
 func (c *checker) memory() {
-	const unit = "the unit needs LimitMEMLOCK=infinity"
 	if c.daemon == 0 {
-		if !c.Root || c.read {
-			c.add("memory", Unknown, "the daemon is not seen, so neither is its memory", "run this as root, outside of containers")
-			return
-		}
-		var limit unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
-			c.add("memory", Unknown, err.Error(), "")
-			return
-		}
-		if limit.Max == unix.RLIM_INFINITY || c.hasCapability(unix.CAP_SYS_RESOURCE) {
-			c.add("memory", OK, "a daemon started from here can lock all of its memory", "")
-			return
-		}
-		c.add("memory", Warn, "a daemon started from here cannot lock all of its memory", unit)
+		c.memoryToCome()
 		return
 	}
-	status, err := os.ReadFile(filepath.Join(c.Proc, strconv.Itoa(c.daemon), "status"))
+	dir := filepath.Join(c.Proc, strconv.Itoa(c.daemon))
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
 		c.add("memory", Unknown, err.Error(), "")
 		return
 	}
+	var wrong, needs []string
 	kb := statusField(string(status), "VmLck")
-	if kb == "" || strings.HasPrefix(kb, "0 ") {
-		c.add("memory", Warn, "the daemon's memory is not locked: it may be swapped out when it is needed", unit)
+	switch {
+	case kb == "" || strings.HasPrefix(kb, "0 "):
+		wrong, needs = append(wrong, "is not locked: it may be swapped out when it is needed"), append(needs, "LimitMEMLOCK=infinity")
+	case !unlimited.MatchString(c.text(dir, "limits")):
+		wrong, needs = append(wrong, "is locked only as far as it was mapped at first: the rest may be swapped out when it is needed"),
+			append(needs, "LimitMEMLOCK=infinity")
+	}
+	if c.text(dir, "oom_score_adj") != "-1000" {
+		wrong, needs = append(wrong, "is not out of the OOM killer's reach: it may be killed when memory is short"), append(needs, "OOMScoreAdjust=-1000")
+	}
+	if wrong != nil {
+		c.add("memory", Warn, "the daemon's memory "+strings.Join(wrong, "; it "),
+			"the unit needs "+strings.Join(needs, " and ")+"; without a unit the daemon needs root with CAP_SYS_RESOURCE")
 		return
 	}
-	c.add("memory", OK, "the daemon's memory is locked", "")
+	c.add("memory", OK, "the daemon's memory is locked, and out of the OOM killer's reach", "")
+}
+
+// unlimited is a line of /proc/PID/limits.
+var unlimited = regexp.MustCompile(`(?m)^Max locked memory +unlimited `)
+
+// memoryToCome looks whether a daemon could lock its memory.
+func (c *checker) memoryToCome() {
+	if !c.Root || c.read {
+		c.add("memory", Unknown, "the daemon is not seen, so neither is its memory", "run this as root, outside of containers")
+		return
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		c.add("memory", Unknown, err.Error(), "")
+		return
+	}
+	if limit.Max == unix.RLIM_INFINITY || c.hasCapability(unix.CAP_SYS_RESOURCE) {
+		c.add("memory", OK, "a daemon started from here can lock all of its memory", "")
+		return
+	}
+	c.add("memory", Warn, "a daemon started from here cannot lock all of its memory", "it needs LimitMEMLOCK=infinity in its unit, or CAP_SYS_RESOURCE")
 }
 
 func (c *checker) hasCapability(capability uint) bool {

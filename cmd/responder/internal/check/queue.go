@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"netsysrq/cmd/responder/internal/config"
 )
 
 // queue is a line of /proc/net/netfilter/nfnetlink_queue.
@@ -61,6 +63,24 @@ func (c *checker) ownQueues() ([]queue, error) {
 	list := slices.DeleteFunc(parseQueues(text), func(q queue) bool { return q.number != first && q.number != second })
 	slices.SortFunc(list, func(a, b queue) int { return a.number - b.number })
 	return list, err
+}
+
+// Daemon finds the process that reads both queues of a configuration. It is 0 if
+// that process is not seen, and the error is fs.ErrNotExist if there is none.
+func (h Host) Daemon(cfg *config.Config) (int, error) {
+	c := &checker{Host: h, cfg: cfg}
+	found, err := c.ownQueues()
+	if err != nil {
+		return 0, err
+	}
+	if len(found) < 2 {
+		return 0, fs.ErrNotExist
+	}
+	first, second := c.netlinkOwner(found[0].port), c.netlinkOwner(found[1].port)
+	if first != second {
+		return 0, nil
+	}
+	return first, nil
 }
 
 // queues looks for the process that reads both queues: the daemon.

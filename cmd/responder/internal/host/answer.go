@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"netsysrq/cmd/responder/internal/hint"
 )
 
 // Answerer sends replies from the protocol's port.
@@ -40,7 +42,7 @@ func NewAnswerer(in Inherited, port uint16) (*Answerer, error) {
 // BindAnswers makes an Answerer's sockets. fd6 is -1 on a host without IPv6.
 func BindAnswers(port uint16) (fd4, fd6 int, err error) {
 	if fd4, err = sendOnly(unix.AF_INET, &unix.SockaddrInet4{Port: int(port)}); err != nil {
-		return -1, -1, fmt.Errorf("bind UDP port %d: %w", port, err)
+		return -1, -1, taken(fmt.Errorf("bind UDP port %d: %w", port, err))
 	}
 	fd6, err = sendOnly(unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)})
 	switch {
@@ -48,9 +50,16 @@ func BindAnswers(port uint16) (fd4, fd6 int, err error) {
 		return fd4, -1, nil
 	case err != nil:
 		unix.Close(fd4)
-		return -1, -1, fmt.Errorf("bind UDP port %d for IPv6: %w", port, err)
+		return -1, -1, taken(fmt.Errorf("bind UDP port %d for IPv6: %w", port, err))
 	}
 	return fd4, fd6, nil
+}
+
+func taken(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return hint.Add(err, "is another netsysrqd running? netsysrqd check")
+	}
+	return err
 }
 
 func sendOnly(family int, addr unix.Sockaddr) (fd int, err error) {

@@ -63,15 +63,14 @@ func lookup(name string) (id Identity, err error) {
 
 // ProtectMemory keeps the daemon in memory and out of the OOM killer's sight.
 // Pages are locked as they are first touched: locking all that the Go runtime
-// reserves would cost far more than it ever uses. It does what it can, and the
-// error says what could not be done.
-func ProtectMemory() error {
+// reserves would cost far more than it ever uses. It does what it can; each error
+// says what could not be done.
+func ProtectMemory() (errs []error) {
 	// The limit counts reserved pages too, and once CAP_IPC_LOCK is given up
 	// an mmap beyond it would fail. Where it cannot be raised, only what is
 	// mapped now is locked, the whole of the heap's arena included.
 	flags := unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT
 	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	var errs []error
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
 		flags &^= unix.MCL_FUTURE
 		errs = append(errs, fmt.Errorf("raise the limit of locked memory, so that what is mapped later is locked too: %w", err))
@@ -82,7 +81,7 @@ func ProtectMemory() error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		errs = append(errs, fmt.Errorf("leave the OOM killer's list: %w", err))
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // Drop makes every thread of the process the given user, with CAP_NET_ADMIN

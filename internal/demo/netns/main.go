@@ -48,7 +48,7 @@ func run(ctx context.Context, bin string) (err error) {
 		return err
 	}
 	for _, act := range []func(*stage) error{
-		enrol, start, status, rehearsal, refusal, reboot, replay, junk,
+		enrol, start, status, drill, rehearsal, refusal, reboot, replay, junk,
 	} {
 		if err := act(d); err != nil {
 			return err
@@ -88,6 +88,12 @@ func start(d *stage) error {
 func status(d *stage) error {
 	d.title("A status: nothing happens but an answer")
 	return d.expect(0, "", "status", "web1")
+}
+
+func drill(d *stage) error {
+	d.title("A drill, once by the daemon and once by the kernel alone: here there is no kernel module, and the drill says so")
+	const halfProved = 7
+	return d.expect(halfProved, "", "drill", "web1")
 }
 
 func rehearsal(d *stage) error {

@@ -126,7 +126,7 @@ func (d *stage) withFlags(name string, args []string) []string {
 // operator runs netsysrq and shows it.
 func (d *stage) operator(args ...string) error {
 	fmt.Printf("$ netsysrq %s\n", strings.Join(args, " "))
-	return show(d.command(d.client, "netsysrq", args...))
+	return d.show(d.command(d.client, "netsysrq", args...))
 }
 
 // host runs netsysrqd on the host and shows it.
@@ -136,7 +136,7 @@ func (d *stage) host(stdin []byte, args ...string) error {
 	}
 	c := d.command(d.server, "netsysrqd", args...)
 	c.Stdin = bytes.NewReader(stdin)
-	return show(c)
+	return d.show(c)
 }
 
 func (d *stage) output(ns, name string, args ...string) ([]byte, error) {
@@ -150,9 +150,11 @@ func (d *stage) output(ns, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-func show(c *exec.Cmd) error {
-	out, err := c.CombinedOutput()
-	for line := range strings.Lines(string(out)) {
+// show runs a command and shows its output, without what withFlags has added.
+func (d *stage) show(c *exec.Cmd) error {
+	b, err := c.CombinedOutput()
+	out := strings.ReplaceAll(string(b), " -c "+filepath.Join(d.dir, "netsysrqd.toml"), "")
+	for line := range strings.Lines(out) {
 		fmt.Print("  ", line)
 	}
 	return err

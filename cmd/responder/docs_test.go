@@ -78,20 +78,21 @@ func readSource(t *testing.T) *source {
 				}
 				args := literals(call.Args)
 				if id, ok := call.Fun.(*ast.Ident); ok {
-					switch {
-					case id.Name == "newFlags" && args[0] != "":
+					if id.Name == "newFlags" && args[0] != "" {
 						name = args[0]
-					case id.Name == "subcommand":
-						for _, sub := range args[2:] {
-							if s.of[args[0]+" "+sub] == nil {
-								s.of[args[0]+" "+sub] = doctest.Words{}
-							}
-						}
 					}
 					return true
 				}
 				method, ok := call.Fun.(*ast.SelectorExpr)
 				if !ok {
+					return true
+				}
+				if method.Sel.Name == "subcommand" {
+					for _, sub := range args[2:] {
+						if s.of[args[0]+" "+sub] == nil {
+							s.of[args[0]+" "+sub] = doctest.Words{}
+						}
+					}
 					return true
 				}
 				if on, ok := method.X.(*ast.Ident); !ok || on.Name != "flags" {
@@ -300,6 +301,9 @@ func TestCompletions(t *testing.T) {
 			names[first].Add(second)
 		}
 	}
+	names["help"] = maps.Clone(names[""])
+	delete(names["help"], "help")
+	delete(names["help"], "version")
 	for _, shell := range doctest.Shells {
 		t.Run(shell, func(t *testing.T) {
 			for first, want := range names {

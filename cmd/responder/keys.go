@@ -25,7 +25,7 @@ import (
 )
 
 func (c *command) keys(ctx context.Context, args []string) error {
-	name, args, err := subcommand("keys", args, "add", "list", "remove")
+	name, args, err := c.subcommand("keys", args, "add", "list", "remove")
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,8 @@ func (c *command) readEnrolment(path string) (*auth.Enrolment, error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("enrolment: %w", err)
+			return nil, hint.Add(fmt.Errorf("enrolment: %w", err),
+				"the operator makes the line with: netsysrq enroll HOST; without --file it is read from standard input")
 		}
 		defer f.Close()
 		in = f

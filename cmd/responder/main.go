@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,6 +19,7 @@ import (
 
 	"netsysrq/cmd/responder/internal/config"
 	"netsysrq/cmd/responder/internal/hint"
+	"netsysrq/internal/typo"
 	"netsysrq/internal/version"
 )
 
@@ -130,13 +132,33 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 	case "load-keys":
 		return c.loadKeys(ctx, args)
 	case "help":
-		fmt.Fprint(c.stdout, usage)
-		return nil
+		return c.help(args)
 	case "version":
 		fmt.Fprintln(c.stdout, "netsysrqd", version.String())
 		return nil
 	}
-	return usagef("unknown command %q", name)
+	return unknown(usagef("unknown command %q", name), name, commands())
+}
+
+// help prints what there is to know of a command, or of all of them.
+func (c *command) help(args []string) error {
+	if len(args) == 0 {
+		fmt.Fprint(c.stdout, usage)
+		return nil
+	}
+	if !slices.Contains(commands(), args[0]) {
+		return unknown(usagef("help: unknown command %q", args[0]), args[0], commands())
+	}
+	fmt.Fprint(c.stdout, usageOf(args[0]))
+	return nil
+}
+
+// unknown adds to an error what may have been meant.
+func unknown(err error, word string, known []string) error {
+	if meant := typo.Hint(word, known); meant != "" {
+		return hint.Add(err, meant)
+	}
+	return err
 }
 
 // parse reads flags, among them those that every command has, and returns what
@@ -145,11 +167,16 @@ func (c *command) parse(flags *pflag.FlagSet, args []string, most int) ([]string
 	flags.StringVarP(&c.config, "config", "c", c.config, "")
 	flags.Usage = func() {}
 	err := flags.Parse(args)
-	if errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprint(c.stdout, usage)
+	var missing *pflag.NotExistError
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		fmt.Fprint(c.stdout, usageOf(flags.Name()))
 		return nil, exit(exitOK)
-	}
-	if err != nil {
+	case errors.As(err, &missing):
+		var known []string
+		flags.VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
+		return nil, unknown(usageError{err}, "--"+missing.GetSpecifiedName(), known)
+	case err != nil:
 		return nil, usageError{err}
 	}
 	if most >= 0 && flags.NArg() > most {
@@ -173,15 +200,19 @@ func (c *command) daemon(ctx context.Context, args []string) error {
 }
 
 // subcommand splits "keys add ..." and the like.
-func subcommand(name string, args []string, known ...string) (string, []string, error) {
+func (c *command) subcommand(name string, args []string, known ...string) (string, []string, error) {
+	flags := newFlags(name)
+	flags.SetInterspersed(false)
+	args, err := c.parse(flags, args, -1)
+	if err != nil {
+		return "", nil, err
+	}
 	list := strings.Join(known, ", ")
 	if len(args) == 0 {
 		return "", nil, usagef("%s: say which: %s", name, list)
 	}
-	for _, k := range known {
-		if k == args[0] {
-			return k, args[1:], nil
-		}
+	if !slices.Contains(known, args[0]) {
+		return "", nil, unknown(usagef("%s: unknown command %q, known are: %s", name, args[0], list), args[0], known)
 	}
-	return "", nil, usagef("%s: unknown command %q, known are: %s", name, args[0], list)
+	return args[0], args[1:], nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func (c *command) rules(ctx context.Context, args []string) error {
-	name, args, err := subcommand("rules", args, "print", "apply", "remove", "watch")
+	name, args, err := c.subcommand("rules", args, "print", "apply", "remove", "watch")
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ complete -c netsysrqd -n "__netsysrqd_is ''" -a disarm -d 'Undo that'
 complete -c netsysrqd -n "__netsysrqd_is ''" -a load-keys -d 'Make the module hold the keys of this host'
 complete -c netsysrqd -n "__netsysrqd_is ''" -a help -d 'Print help'
 complete -c netsysrqd -n "__netsysrqd_is ''" -a version -d 'Print the version'
+complete -c netsysrqd -n '__netsysrqd_is help; and not string match -q -- "-*" (commandline -ct)' -a 'run check status rules keys arm disarm load-keys'
 
 complete -c netsysrqd -n '__netsysrqd_is check' -l json -d 'Print JSON'
 complete -c netsysrqd -n '__netsysrqd_is check' -s q -l quiet -d 'Print nothing'

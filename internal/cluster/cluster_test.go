@@ -395,9 +395,9 @@ func (c *cluster) runsOn(t testing.TB, resource, node string) bool {
 // ended.
 func (c *cluster) fencings(t testing.TB) map[string]int {
 	t.Helper()
-	out := c.must(t, "stonith_admin", "--history", "node2", "--output-as", "xml")
+	out := c.must(t, "stonith_admin", "--history", "node2", "--verbose", "--output-as", "xml")
 	count := map[string]int{}
-	for _, m := range regexp.MustCompile(`<fence_event [^>]*action="reboot"[^>]*status="(\w+)"`).FindAllStringSubmatch(out, -1) {
+	for _, m := range regexp.MustCompile(`<fence_event [^>]*action="reboot"[^>]* status="(\w+)"`).FindAllStringSubmatch(out, -1) {
 		count[m[1]]++
 	}
 	return count

@@ -48,6 +48,7 @@ func newConsole() *Console { return &Console{news: make(chan struct{})} }
 func (c *Console) read(r io.Reader, watch func(Line)) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20)
+	s.Split(splitScreen)
 	for s.Scan() {
 		l := Line{time.Now(), strings.TrimRight(s.Text(), "\r")}
 		c.mu.Lock()
@@ -61,6 +62,23 @@ func (c *Console) read(r io.Reader, watch func(Line)) {
 	c.ended = true
 	c.tell()
 	c.mu.Unlock()
+}
+
+// move is what a terminal is sent to write elsewhere on the screen.
+var move = regexp.MustCompile(`\x1b\[\d+;\d+H`)
+
+// splitScreen is bufio.ScanLines, but that a line also ends where the next text is
+// written elsewhere on the screen: the menus of firmware have no other ends.
+func splitScreen(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	advance, token, err = bufio.ScanLines(data, atEOF)
+	text := data
+	if token != nil {
+		text = token
+	}
+	if at := move.FindIndex(text); at != nil {
+		return at[1], text[:at[0]], nil
+	}
+	return advance, token, err
 }
 
 func (c *Console) tell() {

@@ -50,6 +50,9 @@ type Machine struct {
 	Console *Console
 	Net     *Net
 	Started time.Time
+	// Firmware is how long firmware and boot loader may take, if there are any,
+	// until the kernel begins.
+	Firmware time.Duration
 	// Faults are the lines that previous boots of it ended with, by a fault of
 	// the emulator.
 	Faults []string
@@ -126,6 +129,7 @@ const maxFaults = 3
 
 // AwaitReady waits until the guest says that it is set up.
 func (m *Machine) AwaitReady(ctx context.Context, limit time.Duration) error {
+	untilInit := min(limit, m.Firmware+initTimeout)
 	select {
 	case <-m.control.ready:
 		return m.control.begun
@@ -133,9 +137,9 @@ func (m *Machine) AwaitReady(ctx context.Context, limit time.Duration) error {
 		return fmt.Errorf("the machine ended: %s", m.end.Detail)
 	case <-m.panicked:
 		return errors.New("the kernel panicked")
-	case <-time.After(min(limit, initTimeout)):
+	case <-time.After(untilInit):
 		if !m.inited() {
-			return fmt.Errorf("no init after %v", initTimeout)
+			return fmt.Errorf("no init after %v", untilInit)
 		}
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -147,7 +151,7 @@ func (m *Machine) AwaitReady(ctx context.Context, limit time.Duration) error {
 		return fmt.Errorf("the machine ended: %s", m.end.Detail)
 	case <-m.panicked:
 		return errors.New("the kernel panicked")
-	case <-time.After(limit - min(limit, initTimeout)):
+	case <-time.After(limit - untilInit):
 		return fmt.Errorf("not set up after %v", limit)
 	case <-ctx.Done():
 		return context.Cause(ctx)

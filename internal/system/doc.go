@@ -19,6 +19,9 @@
 // among its cases: [Derive]. Whatever a machine does to its disk goes to a file of
 // its own, and is lost with it.
 //
+// With Secure Boot a machine boots by firmware, shim and GRUB, as Debian signs them,
+// from the disk of a state: [NewFromDisk]. Its variables live as long as it does.
+//
 // The guest has no network but the test's frames. It is given files as a disk,
 // which is mounted on [FilesDir].
 //

@@ -20,6 +20,9 @@ type Options struct {
 	Files map[string]string
 	// Append are more kernel parameters, for boots after the first.
 	Append string
+	// SecureBoot has UEFI firmware, shim and GRUB boot the kernel, with Secure
+	// Boot on. Such a machine is booted (BootFrom), and not resumed.
+	SecureBoot bool
 	// Life is how long each QEMU may live, whatever happens; 0: 15 minutes.
 	Life time.Duration
 }
@@ -32,6 +35,8 @@ type Machine struct {
 	opt    Options
 	folder *folder
 	files  files
+	// uefi is the folder of what boots with Secure Boot, and empty without.
+	uefi string
 }
 
 const (
@@ -81,6 +86,11 @@ func newMachine(ctx context.Context, i *Image, disk, format string, opt Options)
 	if err = os.WriteFile(m.initrd(), initrd, 0o644); err != nil {
 		return nil, err
 	}
+	if opt.SecureBoot {
+		if err = m.makeFirmware(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return m, vm.Tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", format, "-b", disk, m.overlay())
 }
 
@@ -94,9 +104,21 @@ func boot(ctx context.Context, i *Image, disk, format string, opt Options) (*Mac
 	return m, m.Boot(ctx)
 }
 
+// BootFrom boots the disk of a state, and waits until the system runs. On an error
+// the machine is returned too, if there is one.
+func BootFrom(ctx context.Context, s *State, opt Options) (*Machine, error) {
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	return boot(ctx, s.image, s.disk(), "qcow2", opt)
+}
+
 // Resume begins a machine from a state. On an error the machine is returned too, if
 // there is one.
 func Resume(ctx context.Context, s *State, opt Options) (*Machine, error) {
+	if opt.SecureBoot {
+		return nil, errors.New("what was booted without Secure Boot cannot be resumed with it")
+	}
 	if err := s.use(); err != nil {
 		return nil, err
 	}
@@ -136,13 +158,27 @@ func (m *Machine) resume(ctx context.Context, s *State) error {
 
 // launch starts QEMU.
 func (m *Machine) launch(more ...string) (err error) {
-	m.Machine, err = vm.Launch(memory, m.opt.Life, append([]string{
-		"-kernel", m.image.vmlinuz(), "-initrd", m.initrd(), "-append", vm.KernelParameters("rw", m.opt.Append),
+	options := []string{
 		"-drive", "if=none,id=root,format=qcow2,cache=unsafe,discard=unmap,file=" + comma(m.overlay()),
 		"-drive", "if=none,id=files,format=raw,readonly=on,file=" + comma(m.files.path),
-	}, append(hardware, more...)...)...)
-	return err
+	}
+	options = append(options, hardware...)
+	if m.uefi != "" {
+		options = append(options, m.firmwareOptions()...)
+	} else {
+		options = append(options, "-kernel", m.image.vmlinuz(), "-initrd", m.initrd(), "-append", m.parameters())
+	}
+	if m.Machine, err = vm.Launch(memory, m.opt.Life, append(options, more...)...); err != nil {
+		return err
+	}
+	if m.uefi != "" {
+		m.Firmware = firmwareTime
+	}
+	return nil
 }
+
+// parameters are the kernel's.
+func (m *Machine) parameters() string { return vm.KernelParameters("rw", m.opt.Append) }
 
 // hardware are the devices that the guest sees. A state fits only the same ones.
 var hardware = []string{
@@ -168,7 +204,7 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 			return err
 		}
 		m.Faults = faults
-		err := m.AwaitReady(ctx, bootLimit)
+		err := m.AwaitReady(ctx, m.Firmware+bootLimit)
 		if err == nil {
 			return nil
 		}

@@ -32,6 +32,19 @@ func New(t testing.TB, i *Image, opt Options) *Machine {
 func From(t testing.TB, s *State, opt Options) *Machine {
 	t.Helper()
 	m, err := Resume(t.Context(), s, opt)
+	return closing(t, m, err)
+}
+
+// NewFromDisk is BootFrom for a test.
+func NewFromDisk(t testing.TB, s *State, opt Options) *Machine {
+	t.Helper()
+	m, err := BootFrom(t.Context(), s, opt)
+	return closing(t, m, err)
+}
+
+// closing has a machine end with the test.
+func closing(t testing.TB, m *Machine, err error) *Machine {
+	t.Helper()
 	if m != nil {
 		t.Cleanup(func() {
 			if t.Failed() {

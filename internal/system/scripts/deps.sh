@@ -17,5 +17,6 @@ need e2fsprogs mkfs.ext4
 need kmod modprobe
 need xz-utils xz
 need zstd zstd
+need ansible-core ansible-playbook
 
 install_missing

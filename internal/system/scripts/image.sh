@@ -31,6 +31,8 @@ packages=(
 	iptables nftables ufw firewalld conntrack
 	# Modules: built by dkms, signed where openssl is.
 	linux-image-cloud-amd64 linux-headers-cloud-amd64 dkms gcc make libc6-dev libxtables-dev pkgconf openssl mokutil
+	# What Ansible installs packages with.
+	python3-apt
 )
 
 sources=()

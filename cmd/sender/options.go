@@ -341,7 +341,7 @@ func (o *options) checkMany(f *pflag.FlagSet) error {
 	case f.Changed("wait") && (o.wait < time.Second || o.wait > 24*time.Hour):
 		return errors.New("--wait must be 1s to 24h")
 	case f.Changed("rolling") && o.rolling < 1:
-		return errors.New("--rolling must be 1 or more: at most so many hosts at once")
+		return errors.New("--rolling must be 1 or more: at most N hosts at once")
 	case f.Changed("rolling") && f.Changed("parallel"):
 		return errors.New("--rolling and --parallel exclude each other")
 	case o.follow && f.Changed("parallel"):

@@ -78,16 +78,40 @@ var caveats = map[string]string{
 	Memory.Name:   "before the kernel panics; `kernel.panic=10` is for when it does",
 }
 
-// hopeless is what no packet can reach, why, and what to do about it.
-var hopeless = [][3]string{
-	{"interrupts off on the network card's CPU", "no packet is taken from the card",
-		"a hardware watchdog; `kernel.hardlockup_panic=1` with `kernel.panic=10`"},
-	{"bottom halves off on all CPUs", "packets are taken from the card, but go no further",
-		"a hardware watchdog; `kernel.softlockup_panic=1` with `kernel.panic=10`"},
-	{"the kernel has panicked", "nothing runs", "`kernel.panic=10`"},
+// Summary is what README.md says of attempts, in Markdown.
+func Summary(attempts []Attempt) string {
+	var kernels []string
+	scenarios := map[string]bool{}
+	tried, reset := 0, 0
+	for _, v := range Versions {
+		some := false
+		for _, a := range attempts {
+			if a.Kernel != v || a.Outcome == EmulatorBroke {
+				continue
+			}
+			some, scenarios[a.Scenario] = true, true
+			tried++
+			if a.Outcome == WasReset {
+				reset++
+			}
+		}
+		if some {
+			kernels = append(kernels, v)
+		}
+	}
+	list := strings.Join(kernels, ", ")
+	if i := strings.LastIndex(list, ", "); i >= 0 {
+		list = list[:i] + " and" + list[i+1:]
+	}
+	count := fmt.Sprintf("All %d", tried)
+	if reset < tried {
+		count = fmt.Sprintf("**%d of %d**", reset, tried)
+	}
+	return fmt.Sprintf("Virtual machines with Debian's kernels %s were hung on purpose in %d ways, and then sent one\n"+
+		"`netsysrq reboot`. %s attempts brought a sealed reply and then the kernel's own reset.\n", list, len(scenarios), count)
 }
 
-// Table is what README.md says of attempts, in Markdown.
+// Table is what docs/RELIABILITY.md says of attempts, in Markdown.
 func Table(attempts []Attempt) string {
 	var b strings.Builder
 	b.WriteString(introduction)
@@ -115,17 +139,12 @@ func Table(attempts []Attempt) string {
 		b.WriteString("\n")
 	}
 	b.WriteString("\n" + legend(attempts, releases))
-	b.WriteString("\nWhat no packet can reach:\n\n| what | why | advice |\n|---|---|---|\n")
-	for _, h := range hopeless {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", h[0], h[1], h[2])
-	}
 	return b.String()
 }
 
-const introduction = `Each kernel is hung on purpose, and only then asked, by one run of what ` + "`netsysrq reboot`" + ` does, its own repeats
-included. A cell says how many attempts brought a sealed reply and then the kernel's own reset; the longest time from the
-packet's arrival to the first step, by the guest's clock; and the longest time from the reply to the reset.
-`
+const introduction = "Each kernel is hung on purpose, and then sent one `netsysrq reboot`, its own repeats included. A cell says how many\n" +
+	"attempts brought a sealed reply and then the kernel's own reset; the longest time from the packet's arrival to the first\n" +
+	"step, by the guest's clock; and the longest time from the reply to the reset.\n"
 
 // cell sums attempts up: how many there were, the longest times, and marks for
 // what the legend explains.

@@ -35,10 +35,17 @@ func TestTable(t *testing.T) {
 		"\n¹ In", "\n² In",
 		"CPUs: 1.",
 		"ended them: 1 (6.1).",
-		"| interrupts off on the network card's CPU |",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	for summary, of := range map[string][]Attempt{
+		"kernels 6.1 and 7.2 were hung on purpose in 2 ways, and then sent one\n`netsysrq reboot`. **4 of 5** attempts brought": attempts,
+		"kernels 6.1 were hung on purpose in 1 ways, and then sent one\n`netsysrq reboot`. All 2 attempts brought":              {good, slow, broken},
+	} {
+		if got := Summary(of); !strings.Contains(got, summary) {
+			t.Errorf("no %q in\n%s", summary, got)
 		}
 	}
 	for _, line := range []string{`{"kernel":1}`, `{"kernle":"6.1"}`, `x`} {

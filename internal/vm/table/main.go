@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Table writes README.md's table of what gets hung machines back, from results
-// files, which the test TestRescue writes to $RESULTS:
+// Table writes docs/RELIABILITY.md's table of what gets hung machines back, and
+// README.md's summary of it, from results files, which the test TestRescue writes
+// to $RESULTS:
 //
 //	go run ./internal/vm/table RESULTS...
 package main
@@ -14,8 +15,6 @@ import (
 
 	"netsysrq/internal/vm"
 )
-
-const readme = "README.md"
 
 // What is between these lines is written here.
 const (
@@ -47,14 +46,19 @@ func run(files []string) error {
 		}
 		all = append(all, list...)
 	}
-	b, err := os.ReadFile(readme)
+	return errors.Join(replace("docs/RELIABILITY.md", vm.Table(all)), replace("README.md", vm.Summary(all)))
+}
+
+// replace puts text between the two lines of a file.
+func replace(file, text string) error {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	before, rest, ok1 := strings.Cut(string(b), begin)
 	_, after, ok2 := strings.Cut(rest, end)
 	if !ok1 || !ok2 {
-		return fmt.Errorf("%s has no lines %q and %q", readme, begin, end)
+		return fmt.Errorf("%s has no lines %q and %q", file, begin, end)
 	}
-	return os.WriteFile(readme, []byte(before+begin+"\n"+vm.Table(all)+"\n"+end+after), 0o644)
+	return os.WriteFile(file, []byte(before+begin+"\n"+text+"\n"+end+after), 0o644)
 }

@@ -107,8 +107,8 @@ func Summary(attempts []Attempt) string {
 	if reset < tried {
 		count = fmt.Sprintf("**%d of %d**", reset, tried)
 	}
-	return fmt.Sprintf("Virtual machines with Debian's kernels %s were hung on purpose in %d ways, and then sent one\n"+
-		"`netsysrq reboot`. %s attempts brought a sealed reply and then the kernel's own reset.\n", list, len(scenarios), count)
+	return fmt.Sprintf("Virtual machines with Debian's kernels %s were hung on purpose in %d ways, and then sent what\n"+
+		"one `netsysrq reboot` sends. %s attempts brought a sealed reply and then the kernel's own reset.\n", list, len(scenarios), count)
 }
 
 // Table is what docs/RELIABILITY.md says of attempts, in Markdown.
@@ -142,9 +142,9 @@ func Table(attempts []Attempt) string {
 	return b.String()
 }
 
-const introduction = "Each kernel is hung on purpose, and then sent one `netsysrq reboot`, its own repeats included. A cell says how many\n" +
-	"attempts brought a sealed reply and then the kernel's own reset; the longest time from the packet's arrival to the first\n" +
-	"step, by the guest's clock; and the longest time from the reply to the reset.\n"
+const introduction = "Each kernel is hung on purpose, and then sent what one `netsysrq reboot` sends, its repeats included. A cell says how\n" +
+	"many attempts brought a sealed reply and then the kernel's own reset; the longest time from the packet's arrival to the\n" +
+	"first step, by the guest's clock; and the longest time from the reply to the reset.\n"
 
 // cell sums attempts up: how many there were, the longest times, and marks for
 // what the legend explains.

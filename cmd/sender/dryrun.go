@@ -49,13 +49,10 @@ func dryRun(ctx context.Context, s *session) (int, error) {
 	for _, h := range s.hosts {
 		r := &result{options: s.o, host: h, many: s.many}
 		var packets []packetReport
-		op, err := s.keys.of(h)
+		op, key, err := s.key(h)
 		if err == nil {
-			var key auth.HostKey
-			if key, err = op.master.HostKey(h.Enrolled); err == nil {
-				r.key = key.ID
-				packets, err = s.packets(auth.NewSealer(&key))
-			}
+			r.key = key.ID
+			packets, err = s.packets(auth.NewSealer(&key))
 		}
 		if err == nil {
 			r.addrs, err = resolve(ctx, s.o, h)

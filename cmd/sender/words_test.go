@@ -97,6 +97,20 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Without the module both ways end at the same daemon, for the same reason.
+func TestHintsOfADrillAreSaidOnce(t *testing.T) {
+	o, err := parse([]string{"drill", "web1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	vetoed := &result{options: o, host: &hosts.Host{Name: "web1"},
+		outcome: &exchange.Outcome{Kind: exchange.Refused, Reply: &auth.Reply{Result: auth.Vetoed}}}
+	d := &drilled{options: o, host: vetoed.host, daemon: daemonWay(vetoed), kernel: kernelWay(vetoed)}
+	if code, line, hints := d.verdict(); code != exitRefused || line != "nothing proved" || len(hints) != 1 {
+		t.Errorf("exit %d: %s, %q", code, line, hints)
+	}
+}
+
 func TestDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0:                                   "0 s",

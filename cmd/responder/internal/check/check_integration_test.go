@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"netsysrq/auth"
 	"netsysrq/cmd/responder/internal/rules"
 	"netsysrq/internal/netlab"
 	"netsysrq/nfq"
@@ -63,11 +64,15 @@ func TestRealHost(t *testing.T) {
 				return err
 			})
 			look("daemon")
+			var quiet *nfq.Queue
 			for _, number := range []uint16{9, 10} {
 				in(func(context.Context) error {
 					q, err := nfq.Open(nfq.Config{Queue: number, Handler: func(*nfq.Packet) nfq.Verdict { return nfq.Drop }})
 					if err == nil {
 						t.Cleanup(func() { q.Close() })
+					}
+					if number == 9 {
+						quiet = q
 					}
 					return err
 				})
@@ -91,6 +96,26 @@ func TestRealHost(t *testing.T) {
 				if x.Name == "port" && x.State != OK {
 					t.Errorf("port: %+v", x)
 				}
+			}
+
+			in(func(context.Context) error {
+				c, err := net.Dial("udp", netlab.ServerIPv4+":9")
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				// Junk that the rules take for a request.
+				_, err = c.Write(append([]byte("NSRQ"), make([]byte, auth.PacketSize-4)...))
+				return err
+			})
+			look("daemon") // nothing reads the packet, though the queue is held
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- quiet.Run(ctx) }()
+			look("")
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
 			}
 
 			in(func(ctx context.Context) error {

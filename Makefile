@@ -51,7 +51,7 @@ model: deps ## check the model of the ledger and that it notices each rule's rem
 vmtest: ## tests on a real kernel in QEMU: KERNEL=6.1 (default), 5.10, 6.12 or 7.2
 	@.ci/test vm
 
-installtest: ## packages on Debian 12 and 13, a Pacemaker cluster, in QEMU (root, 25 minutes)
+installtest: ## packages on Debian 12 and 13, a Pacemaker cluster, in QEMU (root, an hour)
 	@.ci/test install
 
 debugtest: ## the kernel module under KASAN, UBSAN, lockdep and kmemleak (root, builds a kernel)

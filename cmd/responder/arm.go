@@ -161,10 +161,12 @@ func (c *command) rulesWatch(ctx context.Context, args []string) error {
 				log.Error("no rule leads to the kernel module, and its keys are not taken out: nobody answers", "err", err)
 			}
 		},
-		Ready: func() {
-			if err := manager.Tell("READY=1"); err != nil {
+		Ready: func() error {
+			err := manager.Tell("READY=1")
+			if err != nil {
 				log.Warn("systemd not notified", "err", err)
 			}
+			return err
 		},
 	}
 	return w.Run(ctx)

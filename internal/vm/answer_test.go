@@ -88,7 +88,7 @@ func (r *rehearsal) answer(t *testing.T, patience time.Duration) *auth.Reply {
 // postpones nothing.
 func TestDeadlineOfTheFirst(t *testing.T) {
 	if v := vm.TestKernel(); v == "5.10" || v == "6.1" || v == vm.DebugVersion {
-		t.Skip("before 6.12 the second would not be seen in between")
+		t.Skip("for KERNEL=6.12 and later: before, the second would not be seen in between")
 	}
 	h := newLogHost(t, true)
 	const (

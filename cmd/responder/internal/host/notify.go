@@ -15,7 +15,14 @@ import (
 type Notifier struct {
 	socket  int
 	manager unix.Sockaddr
+	kept    []string // what it had no room for, oldest first
 }
+
+// maxKept is more than a manager that listens at all is ever told at once.
+const maxKept = 16
+
+// alive is the message that is of no use later.
+const alive = "WATCHDOG=1"
 
 // ErrNoManager is returned where no service manager wants to be told anything.
 var ErrNoManager = errors.New("NOTIFY_SOCKET is not set; a unit runs this")
@@ -31,16 +38,29 @@ func NewNotifier() (*Notifier, error) {
 		return nil, err
 	}
 	// A leading @ stands for the abstract namespace, there as here.
-	return &Notifier{socket, &unix.SockaddrUnix{Name: path}}, nil
+	return &Notifier{socket: socket, manager: &unix.SockaddrUnix{Name: path}}, nil
 }
 
 // Tell sends one message of these lines. It fails with EAGAIN if the manager has
-// too many to read already. A nil Notifier tells nobody.
+// too many to read already: the message is kept, unless it is WATCHDOG=1, and goes
+// ahead of the next one. A nil Notifier tells nobody.
 func (n *Notifier) Tell(lines ...string) error {
 	if n == nil {
 		return nil
 	}
-	return unix.Sendmsg(n.socket, []byte(strings.Join(lines, "\n")), nil, n.manager, unix.MSG_DONTWAIT)
+	message := strings.Join(lines, "\n")
+	n.kept = append(n.kept, message)
+	for len(n.kept) > 0 {
+		if err := unix.Sendmsg(n.socket, []byte(n.kept[0]), nil, n.manager, unix.MSG_DONTWAIT); err != nil {
+			if message == alive {
+				n.kept = n.kept[:len(n.kept)-1]
+			}
+			n.kept = n.kept[max(0, len(n.kept)-maxKept):]
+			return err
+		}
+		n.kept = n.kept[1:]
+	}
+	return nil
 }
 
 // Close closes the socket.

@@ -74,3 +74,46 @@ func TestTellDoesNotWait(t *testing.T) {
 		t.Fatal("the notifier waits for a manager that hangs")
 	}
 }
+
+// What a manager had no room for is not lost, but for signs of life, of which each
+// is worth nothing after the next.
+func TestTellKeeps(t *testing.T) {
+	manager := listen(t)
+	n := newNotifier(t)
+	for n.Tell("WATCHDOG=1") == nil {
+	}
+	for _, state := range []string{"RELOADING=1", "READY=1", "WATCHDOG=1"} {
+		if err := n.Tell(state); !errors.Is(err, unix.EAGAIN) {
+			t.Fatalf("a manager that is full: %v", err)
+		}
+	}
+	read := func() string {
+		t.Helper()
+		manager.SetReadDeadline(time.Now().Add(10 * time.Second))
+		buf := make([]byte, 256)
+		size, err := manager.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:size])
+	}
+	told := read()
+	for err := error(unix.EAGAIN); err != nil; told = read() {
+		if err = n.Tell("WATCHDOG=1"); err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Fatal(err)
+		}
+	}
+	for told == "WATCHDOG=1" {
+		told = read()
+	}
+	if second := read(); told != "RELOADING=1" || second != "READY=1" {
+		t.Errorf("told %q and %q of what was kept", told, second)
+	}
+
+	for range 10 * maxKept {
+		_ = n.Tell("STATUS=more than a manager reads")
+	}
+	if len(n.kept) != maxKept {
+		t.Errorf("%d messages are kept, want %d", len(n.kept), maxKept)
+	}
+}

@@ -34,8 +34,9 @@ type Watcher struct {
 	// Set returns what the rules are to be now.
 	Set func() (Set, error)
 	Log *slog.Logger
-	// Ready, if not nil, is called once the rules have been looked at.
-	Ready func()
+	// Ready, if not nil, is called once the rules have been looked at, and every
+	// second from then on until it succeeds.
+	Ready func() error
 	// Past, if not nil, is called as long as the rules lead past the kernel
 	// module, though it is loaded.
 	Past func()
@@ -59,6 +60,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer due.Stop()
 	checked, signs := time.Now(), ""
 	var changed time.Time // the first change since then
+	looked := false
 	change := func() {
 		if changed.IsZero() {
 			changed = time.Now()
@@ -72,6 +74,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-changes:
 			change()
 		case <-ticker.C:
+			if looked {
+				w.ready()
+			}
 			if s := w.signs(); s != signs || time.Since(checked) > fullCheck {
 				signs = s
 				change()
@@ -80,14 +85,18 @@ func (w *Watcher) Run(ctx context.Context) error {
 			checked, changed = time.Now(), time.Time{}
 			wait := w.check(ctx)
 			signs = w.signs()
-			if w.Ready != nil {
-				w.Ready()
-				w.Ready = nil
-			}
+			looked = true
+			w.ready()
 			if wait > 0 {
 				due.Reset(wait)
 			}
 		}
+	}
+}
+
+func (w *Watcher) ready() {
+	if w.Ready != nil && w.Ready() == nil {
+		w.Ready = nil
 	}
 }
 

@@ -92,7 +92,7 @@ func TestWatch(t *testing.T) {
 		w := &Watcher{
 			Set:   func() (Set, error) { return set, nil },
 			Log:   slog.New(slog.NewTextHandler(log, nil)),
-			Ready: func() { close(ready) },
+			Ready: func() error { close(ready); return nil },
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)

@@ -124,7 +124,8 @@ func (d *disturber) awaitReady() error {
 	for {
 		n, err := d.ready.Read(buf)
 		if err != nil {
-			return fmt.Errorf("the daemon is not ready: %w", err)
+			log, _ := os.ReadFile(daemonLog)
+			return fmt.Errorf("the daemon is not ready: %w; its log ends with:\n%s", err, log[max(0, len(log)-4096):])
 		}
 		if bytes.Contains(buf[:n], []byte("READY=1")) {
 			return nil

@@ -138,6 +138,10 @@ func stress(rounds int, seed uint64, enrolments string) (*Report, error) {
 	if d.ready, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"}); err != nil {
 		return nil, err
 	}
+	// As systemd's: the daemon tells it as a user of its own.
+	if err := os.Chmod(notify, 0o777); err != nil {
+		return nil, err
+	}
 	if err := d.setUp(); err != nil {
 		return nil, err
 	}

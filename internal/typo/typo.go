@@ -11,7 +11,7 @@ func Hint(word string, known []string) string {
 	var near []string
 	least := 4 // a word that differs more is another one
 	for _, k := range known {
-		d := distance(word, k)
+		d := Distance(word, k)
 		if d > least || d > len(k)*2/5 {
 			continue
 		}
@@ -26,8 +26,8 @@ func Hint(word string, known []string) string {
 	return "did you mean " + strings.Join(near, " or ") + "?"
 }
 
-// distance counts the letters to insert, remove or replace to get from a to b.
-func distance(a, b string) int {
+// Distance counts the letters to insert, remove or replace to get from a to b.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

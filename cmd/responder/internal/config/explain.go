@@ -11,6 +11,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"netsysrq/cmd/responder/internal/hint"
+	"netsysrq/internal/typo"
 )
 
 // kinds says for every setting what its value looks like. It is also the list
@@ -76,7 +77,7 @@ func unknown(path string, missing []toml.DecodeError) error {
 		if !ok {
 			last = k.name
 		}
-		if distance(name, k.name) <= 2 || distance(name, last) <= 1 {
+		if typo.Distance(name, k.name) <= 2 || typo.Distance(name, last) <= 1 {
 			near = append(near, k.name)
 		}
 	}
@@ -84,27 +85,6 @@ func unknown(path string, missing []toml.DecodeError) error {
 		return hint.Add(err, "did you mean "+strings.Join(near, " or ")+"?")
 	}
 	return hint.Add(err, "known settings: "+strings.Join(all, ", "))
-}
-
-// distance counts the letters to insert, remove or replace to get from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := corner
-			if a[i] != b[j] {
-				replace++
-			}
-			corner = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func place(path string, line int) string {

@@ -146,6 +146,7 @@ func (s Set) remove(ctx context.Context, backend string) ([]Result, error) {
 			if err := t.change(ctx, restore(removal)); err != nil {
 				return results, fmt.Errorf("%v rules: %w", f, err)
 			}
+			t.vacate(ctx)
 			results = append(results, Result{Family: f, Backend: backend, Changed: true})
 		}
 	}

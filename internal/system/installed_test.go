@@ -48,6 +48,17 @@ var packages = struct {
 	built map[string]map[string]string
 }{built: map[string]map[string]string{}}
 
+// packageEnv is for build-deb. The same sources give the same packages, and so the
+// same states, whenever they were committed; a newer version is of a later day, as
+// lintian wants it.
+func packageEnv(version string) []string {
+	date := time.Date(2026, time.December, 1, 0, 0, 0, 0, time.UTC)
+	if version == newer {
+		date = date.AddDate(0, 0, 1)
+	}
+	return append(os.Environ(), "VERSION="+version, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date.Unix()))
+}
+
 // debs builds the packages of this tree and returns their files by what a machine
 // has them as.
 func debs(t testing.TB, version string) map[string]string {
@@ -59,7 +70,7 @@ func debs(t testing.TB, version string) map[string]string {
 	}
 	dir := filepath.Join(work, "debs-"+version)
 	cmd := exec.CommandContext(t.Context(), "../../deploy/build-deb", dir)
-	cmd.Env = append(os.Environ(), "VERSION="+version)
+	cmd.Env = packageEnv(version)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build-deb: %v: %s", err, out)
 	}

@@ -27,7 +27,7 @@ func TestPackagesReproducible(t *testing.T) {
 	first, before := debs(t, version), tree()
 	target, tmp := filepath.Join(t.TempDir(), "an other", "place"), t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec ../../deploy/build-deb "$0"`, target)
-	cmd.Env = append(os.Environ(), "VERSION="+version, "TMPDIR="+tmp, "TZ=Pacific/Kiritimati", "LC_ALL=C", "USER=nobody")
+	cmd.Env = append(packageEnv(version), "TMPDIR="+tmp, "TZ=Pacific/Kiritimati", "LC_ALL=C", "USER=nobody")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build-deb: %v: %s", err, out)
 	}

@@ -287,6 +287,9 @@ func (n *neighbours) suffers(t *testing.T, d disturbance) {
 			n.Sh(t, time.Minute, "systemctl restart netsysrq-rules")
 			n.mended = 0
 		}
+		if d.lost != stays {
+			n.Sh(t, time.Minute, "touch /run/observed.busy")
+		}
 		start := n.now(t)
 		n.Sh(t, 10*time.Minute, d.script)
 		ended := n.now(t)
@@ -314,25 +317,38 @@ func (n *neighbours) suffers(t *testing.T, d disturbance) {
 			}
 		}
 		n.fine(t)
+		n.Sh(t, time.Minute, "rm -f /run/observed.busy")
 		n.honest(t)
 	})
 }
 
 // Whatever a host's own firewall goes through, it obeys again within seconds, says
-// so in one line, and check tells the truth meanwhile.
+// so in one line, and check tells the truth meanwhile. Each backend goes through all
+// of it on one release at least, and through firewalld, whose two versions have
+// little in common, on both.
 func TestHostileNeighbours(t *testing.T) {
+	whole := map[string]system.Release{"nft": system.Trixie, "legacy": system.Bookworm}
 	on(t, func(t *testing.T, i *system.Image) {
-		for _, backend := range []string{"nft", "legacy"} {
+		for backend, r := range whole {
+			if i.Release == system.Trixie && backend == "legacy" && !everything {
+				continue // its firewalld uses nft, and stays away from those tables
+			}
 			t.Run(backend, func(t *testing.T) {
+				t.Parallel()
 				n := newNeighbours(t, i, backend)
 				n.log(t)
 				n.observe(t)
+				all := everything || i.Release == r
 				for _, d := range disturbances(i.Release, backend) {
-					n.suffers(t, d)
+					if all || strings.HasPrefix(d.name, "firewalld") {
+						n.suffers(t, d)
+					}
 				}
-				t.Run("no watcher", n.withoutWatcher)
-				t.Run("saved rules", n.saves)
-				t.Run("quiet", n.quiet)
+				if all {
+					t.Run("no watcher", n.withoutWatcher)
+					t.Run("saved rules", n.saves)
+					t.Run("quiet", n.quiet)
+				}
 				if backend == "nft" && i.Release == system.Bookworm {
 					t.Run("fight", n.fights)
 				} else {
@@ -346,7 +362,7 @@ func TestHostileNeighbours(t *testing.T) {
 
 // Without the watcher the rules stay away, and check says so until it is back.
 func (n *neighbours) withoutWatcher(t *testing.T) {
-	n.Sh(t, time.Minute, "systemctl stop netsysrq-rules; "+both("$ip -t raw -F"))
+	n.Sh(t, time.Minute, "touch /run/observed.busy; systemctl stop netsysrq-rules; "+both("$ip -t raw -F"))
 	n.honest(t)
 	n.lost = 0
 	if n.here(t) || n.answers(t) {
@@ -361,7 +377,7 @@ func (n *neighbours) withoutWatcher(t *testing.T) {
 			t.Fatal("the observer does not see that the rules are lost")
 		}
 	}
-	n.Sh(t, time.Minute, "systemctl start netsysrq-rules")
+	n.Sh(t, time.Minute, "rm /run/observed.busy; systemctl start netsysrq-rules")
 	n.mended = 1
 	n.fine(t)
 	if log := n.log(t); len(log) != 1 || !strings.Contains(log[0], "put back") {
@@ -476,7 +492,8 @@ func (n *neighbours) switches(t *testing.T) {
 }
 
 // A host obeys again after a boot with each of the firewalls that are enabled, which
-// let nothing in: our rules come before them.
+// let nothing in: our rules come before them. What flushes them as it starts is
+// firewalld on Debian 12, nftables on 13.
 func TestFirewallAfterBoot(t *testing.T) {
 	on(t, func(t *testing.T, i *system.Image) {
 		n := newNeighbours(t, i, "nft")
@@ -491,16 +508,20 @@ func TestFirewallAfterBoot(t *testing.T) {
 				n.drill(t)
 			})
 		}
-		// Nothing goes out but what is allowed to: that includes replies.
-		n.Sh(t, 10*time.Minute, "ufw default deny outgoing; ufw --force enable")
-		if n.answers(t) {
-			t.Error("with ufw denying what goes out, the host answers")
+		if everything || i.Release == system.Bookworm {
+			// Nothing goes out but what is allowed to: that includes replies.
+			n.Sh(t, 10*time.Minute, "ufw default deny outgoing; ufw --force enable")
+			if n.answers(t) {
+				t.Error("with ufw denying what goes out, the host answers")
+			}
+			n.Sh(t, 10*time.Minute, "ufw allow out from any port 9 proto udp")
+			n.fine(t)
+			boot("ufw", "systemctl enable ufw")
+			boot("firewalld", "ufw disable; systemctl disable ufw; systemctl enable firewalld")
 		}
-		n.Sh(t, 10*time.Minute, "ufw allow out from any port 9 proto udp")
-		n.fine(t)
-		boot("ufw", "systemctl enable ufw")
-		boot("nftables", "ufw disable; systemctl disable ufw; systemctl enable nftables")
-		boot("firewalld", "systemctl disable nftables; systemctl enable firewalld")
+		if everything || i.Release == system.Trixie {
+			boot("nftables", "ufw disable; systemctl disable ufw firewalld; systemctl enable nftables")
+		}
 	})
 }
 
@@ -541,6 +562,9 @@ func TestWithoutIptables(t *testing.T) {
 			printf 'include "/usr/share/netsysrq/netsysrq.nft"\n' >>/etc/nftables.conf
 			systemctl enable --now nftables`)
 		half()
+		if i.Release == system.Bookworm && !everything {
+			return // the other release shows it
+		}
 		o.must(t, "reboot", "web1", "--yes")
 		end, err := m.Wait(vm.Within(t, 2*time.Minute))
 		if err != nil || end.Fate != vm.Reset {

@@ -95,7 +95,7 @@ ExecStartPre=+/bin/sh -c 'until [ -e /run/go ]; do sleep 0.1; done'
 // memory, resets the host and follows it until its daemon is back; on the way up
 // the kernel answers for the daemon.
 func TestHangAfterInstall(t *testing.T) {
-	on(t, func(t *testing.T, i *system.Image) {
+	onOne(t, system.Bookworm, func(t *testing.T, i *system.Image) {
 		m := system.From(t, installed(t, i), system.Options{})
 		o := newOperator(t, m)
 		o.enroll(t, m)
@@ -153,7 +153,7 @@ func TestHangAfterInstall(t *testing.T) {
 // A host that never comes to its daemon, since something before it blocks the boot,
 // is armed nevertheless.
 func TestHangInBoot(t *testing.T) {
-	on(t, func(t *testing.T, i *system.Image) {
+	onOne(t, system.Trixie, func(t *testing.T, i *system.Image) {
 		m := system.From(t, installed(t, i), system.Options{})
 		o := newOperator(t, m)
 		o.enroll(t, m)

@@ -23,9 +23,32 @@ import (
 	"netsysrq/internal/vm"
 )
 
-// on runs a test on every release, side by side.
+// on runs a test on every release, side by side with all others.
 func on(t *testing.T, test func(t *testing.T, i *system.Image)) {
-	for _, r := range system.Releases {
+	t.Helper()
+	prepare(t, system.Releases)
+	onBare(t, system.Releases, test)
+}
+
+// everything has tests leave nothing out for the sake of time.
+var everything = os.Getenv("INSTALL") == "all"
+
+// onOne runs a test on one release: the other one has little to add to it, and an
+// emulator takes minutes. INSTALL=all has it run on every one.
+func onOne(t *testing.T, r system.Release, test func(t *testing.T, i *system.Image)) {
+	t.Helper()
+	if everything {
+		on(t, test)
+		return
+	}
+	prepare(t, []system.Release{r})
+	onBare(t, []system.Release{r}, test)
+}
+
+// onBare is on for tests that have no use for our packages.
+func onBare(t *testing.T, releases []system.Release, test func(t *testing.T, i *system.Image)) {
+	t.Parallel()
+	for _, r := range releases {
 		t.Run(string(r), func(t *testing.T) {
 			t.Parallel()
 			test(t, system.NewImage(t, r))
@@ -88,7 +111,7 @@ func checkClock(t *testing.T, m *system.Machine) {
 }
 
 func TestHarnessRuns(t *testing.T) {
-	on(t, func(t *testing.T, i *system.Image) {
+	onBare(t, system.Releases, func(t *testing.T, i *system.Image) {
 		done := phase(t, "state")
 		s := system.NewBooted(t, i)
 		done()
@@ -132,7 +155,7 @@ while True:
 `
 
 func TestHarnessNetwork(t *testing.T) {
-	on(t, func(t *testing.T, i *system.Image) {
+	onBare(t, system.Releases, func(t *testing.T, i *system.Image) {
 		m := system.New(t, i, system.Options{})
 		// Nothing of a firewall is there before a test puts it there.
 		rules := m.Sh(t, time.Minute, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null || true; nft list ruleset")
@@ -210,7 +233,7 @@ WantedBy=basic.target
 // A machine that was resumed and reset is booted from what it had written, and
 // the agent is there long before the system is.
 func TestHarnessReset(t *testing.T) {
-	on(t, func(t *testing.T, i *system.Image) {
+	onBare(t, system.Releases, func(t *testing.T, i *system.Image) {
 		m := system.New(t, i, system.Options{Append: "bench.second"})
 		ctx := vm.Within(t, time.Minute)
 		if err := m.WriteFile(ctx, "/etc/systemd/system/stuck.service", 0o644, []byte(stuck)); err != nil {
@@ -297,7 +320,7 @@ func TestHarnessInstall(t *testing.T) {
 		"etc/bench-trivial.conf": "a = 1\n",
 	})
 	second := makeDeb(t, "bench-trivial", "2", depends, map[string]string{"usr/share/bench-trivial/version": "2\n"})
-	on(t, func(t *testing.T, i *system.Image) {
+	onBare(t, system.Releases, func(t *testing.T, i *system.Image) {
 		opt := system.Options{Files: map[string]string{"1.deb": first, "2.deb": second}}
 		from := system.NewBooted(t, i)
 		install := func(ctx context.Context, m *system.Machine) error {
@@ -328,29 +351,5 @@ func TestHarnessInstall(t *testing.T) {
 		done = phase(t, "purge")
 		b.Sh(t, 2*time.Minute, "systemctl is-active bench-trivial; apt-get purge -y bench-trivial; test ! -e /etc/bench-trivial.conf")
 		done()
-	})
-}
-
-// The headers and the compiler of an image make a module that its kernel loads.
-func TestHarnessModule(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a compiler in an emulator takes a minute or two")
-	}
-	source := "../vm/testdata/trivial"
-	conf := filepath.Join(t.TempDir(), "dkms.conf")
-	err := os.WriteFile(conf, []byte("PACKAGE_NAME=trivial\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME[0]=trivial\n"+
-		"DEST_MODULE_LOCATION[0]=/updates/dkms\nAUTOINSTALL=yes\n"+
-		"MAKE[0]=\"make -C $kernel_source_dir M=$dkms_tree/$module/$module_version/build modules\"\n"), 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	on(t, func(t *testing.T, i *system.Image) {
-		m := system.New(t, i, system.Options{Files: map[string]string{
-			"dkms.conf": conf, "Kbuild": filepath.Join(source, "Kbuild"), "trivial.c": filepath.Join(source, "trivial.c"),
-		}})
-		done := phase(t, "DKMS build")
-		m.Sh(t, 6*time.Minute, "cp -r "+system.FilesDir+" /usr/src/trivial-1; dkms install trivial/1")
-		done()
-		m.Sh(t, time.Minute, "modprobe trivial; lsmod | grep -q ^trivial; dmesg | grep 'trivial: loaded'")
 	})
 }

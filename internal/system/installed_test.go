@@ -49,14 +49,22 @@ var packages = struct {
 }{built: map[string]map[string]string{}}
 
 // packageEnv is for build-deb. The same sources give the same packages, and so the
-// same states, whenever they were committed; a newer version is of a later day, as
-// lintian wants it.
-func packageEnv(version string) []string {
-	date := time.Date(2026, time.December, 1, 0, 0, 0, 0, time.UTC)
-	if version == newer {
-		date = date.AddDate(0, 0, 1)
+// same states, whenever they were committed: they are dated by the changelog. A
+// newer version is a little newer, as lintian wants it.
+func packageEnv(t testing.TB, version string) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "dpkg-parsechangelog", "-l", "../../deploy/debian/changelog", "-S", "Timestamp").Output()
+	if err != nil {
+		t.Fatalf("dpkg-parsechangelog: %v", err)
 	}
-	return append(os.Environ(), "VERSION="+version, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date.Unix()))
+	date, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if version == newer {
+		date += 60
+	}
+	return append(os.Environ(), "VERSION="+version, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", date))
 }
 
 // debs builds the packages of this tree and returns their files by what a machine
@@ -70,7 +78,7 @@ func debs(t testing.TB, version string) map[string]string {
 	}
 	dir := filepath.Join(work, "debs-"+version)
 	cmd := exec.CommandContext(t.Context(), "../../deploy/build-deb", dir)
-	cmd.Env = packageEnv(version)
+	cmd.Env = packageEnv(t, version)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build-deb: %v: %s", err, out)
 	}
@@ -106,17 +114,46 @@ func install(version string) string {
 // installed is a Debian with all our packages, as apt left it: nobody has a key.
 func installed(t testing.TB, i *system.Image) *system.State {
 	t.Helper()
-	return system.NewState(t, system.NewBooted(t, i), "installed", "", withDebs(t, version),
-		func(ctx context.Context, m *system.Machine) error {
-			// The module is built by a compiler in an emulator.
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-			defer cancel()
-			out, err := m.Run(ctx, "sh", "-ec", install(version))
-			if err != nil {
-				return fmt.Errorf("%w: %s", err, out)
+	s, err := getInstalled(t.Context(), i, withDebs(t, version))
+	vm.Check(t, err)
+	return s
+}
+
+func getInstalled(ctx context.Context, i *system.Image, opt system.Options) (*system.State, error) {
+	booted, err := system.Booted(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	return system.Derive(ctx, booted, "installed", "", opt, func(ctx context.Context, m *system.Machine) error {
+		// The module is built by a compiler in an emulator.
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+		defer cancel()
+		out, err := m.Run(ctx, "sh", "-ec", install(version))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return m.WriteFile(ctx, "/root/apt.log", 0o644, []byte(out))
+	})
+}
+
+// prepare makes what nearly every test begins with, of all releases side by side:
+// two tests that begin with the same would wait for it together.
+func prepare(t *testing.T, releases []system.Release) {
+	t.Helper()
+	opt := withDebs(t, version)
+	errs := make([]error, len(releases))
+	var all sync.WaitGroup
+	for n, r := range releases {
+		all.Go(func() {
+			i, err := system.GetImage(t.Context(), r)
+			if err == nil {
+				_, err = getInstalled(t.Context(), i, opt)
 			}
-			return m.WriteFile(ctx, "/root/apt.log", 0o644, []byte(out))
+			errs[n] = err
 		})
+	}
+	all.Wait()
+	vm.Check(t, errors.Join(errs...))
 }
 
 // operator is someone with the command of the package netsysrq and a key, on this
@@ -221,6 +258,16 @@ func (o *operator) powerOn(t testing.TB, m *system.Machine) {
 	o.relay.Redirect(m.Net)
 }
 
+// actors prints what of ours acts on a host: processes, the module, rules.
+const actors = `
+pgrep -a netsysrqd || true
+lsmod | grep NETSYSRQ || true
+for save in iptables-nft-save iptables-legacy-save ip6tables-nft-save ip6tables-legacy-save; do
+	$save 2>/dev/null | grep -i netsysrq || true
+done
+ss -Hlun 'sport = :9'
+`
+
 // An administrator has three packages and comes to a green drill with four
 // commands, in none of which anything is left out.
 func TestInstallToDrill(t *testing.T) {
@@ -231,7 +278,38 @@ func TestInstallToDrill(t *testing.T) {
 		if err != nil || !strings.Contains(string(log), "netsysrqd keys add") {
 			t.Errorf("the packages do not say what to do next: %s %v", log, err)
 		}
+		if acts := m.Sh(t, time.Minute, actors); acts != "" {
+			t.Errorf("before anybody has a key there is already: %s", acts)
+		}
+		out, code, err := m.Exec(vm.Within(t, time.Minute), nil, "netsysrqd", "check")
+		if err != nil || code != 1 || !strings.Contains(out, "no operator has a key") || !strings.Contains(out, "netsysrqd keys add") {
+			t.Errorf("check does not say what to do next: %d, %v: %s", code, err, out)
+		}
 		o.enroll(t, m)
 		o.must(t, "drill", "web1")
+	})
+}
+
+// failOnce has the unit that arms a host fail the first time.
+const failOnce = `[Service]
+ExecStartPre=/bin/sh -c 'test -e /run/failed || { touch /run/failed; exit 1; }'
+RestartSec=1s
+`
+
+// What could not be armed at first is armed later, without anybody's doing.
+func TestArmsLater(t *testing.T) {
+	onOne(t, system.Bookworm, func(t *testing.T, i *system.Image) {
+		m := system.From(t, installed(t, i), system.Options{})
+		o := newOperator(t, m)
+		o.enroll(t, m)
+		m.Sh(t, time.Minute, "systemctl stop netsysrq-arm; mkdir /etc/systemd/system/netsysrq-arm.service.d")
+		if err := m.WriteFile(vm.Within(t, time.Minute), "/etc/systemd/system/netsysrq-arm.service.d/once.conf", 0o644, []byte(failOnce)); err != nil {
+			t.Fatal(err)
+		}
+		m.Sh(t, time.Minute, `systemctl daemon-reload; ! systemctl start netsysrq-arm
+			until systemctl is-active --quiet netsysrq-arm; do sleep 0.2; done`)
+		if s := o.awaitStatus(t, "daemon", time.Minute); !s.Armed {
+			t.Errorf("status: %+v", s)
+		}
 	})
 }

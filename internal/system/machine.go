@@ -180,8 +180,11 @@ func (m *Machine) launch(more ...string) (err error) {
 // parameters are the kernel's.
 func (m *Machine) parameters() string { return vm.KernelParameters("rw", m.opt.Append) }
 
-// hardware are the devices that the guest sees. A state fits only the same ones.
+// hardware is what the guest sees. A state fits only the same. One CPU, where the
+// machines of package vm have two: of two of an emulator's on a busy host, one waits
+// for locks of the other that does not run.
 var hardware = []string{
+	"-smp", "1",
 	"-device", "virtio-blk-pci,drive=root,serial=root",
 	"-device", "virtio-blk-pci,drive=files,serial=files",
 	"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=control",

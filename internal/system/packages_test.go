@@ -17,6 +17,7 @@ import (
 // with other paths, another time zone, language and umask. Nothing is left behind,
 // and the tree is as it was.
 func TestPackagesReproducible(t *testing.T) {
+	t.Parallel()
 	tree := func() string {
 		out, err := exec.Command("git", "status", "--porcelain", "--ignored").CombinedOutput()
 		if err != nil {
@@ -27,7 +28,7 @@ func TestPackagesReproducible(t *testing.T) {
 	first, before := debs(t, version), tree()
 	target, tmp := filepath.Join(t.TempDir(), "an other", "place"), t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec ../../deploy/build-deb "$0"`, target)
-	cmd.Env = append(packageEnv(version), "TMPDIR="+tmp, "TZ=Pacific/Kiritimati", "LC_ALL=C", "USER=nobody")
+	cmd.Env = append(packageEnv(t, version), "TMPDIR="+tmp, "TZ=Pacific/Kiritimati", "LC_ALL=C", "USER=nobody")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build-deb: %v: %s", err, out)
 	}
@@ -67,6 +68,7 @@ func contents(t *testing.T, deb string) string {
 
 // Everything in a package belongs to root, and nobody else may write it.
 func TestPackagesOwnership(t *testing.T) {
+	t.Parallel()
 	for name, path := range debs(t, version) {
 		files := 0
 		for line := range strings.Lines(contents(t, path)) {

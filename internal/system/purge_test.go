@@ -96,13 +96,12 @@ func TestPurge(t *testing.T) {
 		before := take(t, m)
 		m.Close()
 
-		m = system.From(t, installed(t, i), system.Options{})
-		if list := changes(before, take(t, m)); len(list) < 30 {
-			t.Errorf("what was installed is not seen: %v", list)
+		if everything || i.Release == system.Bookworm {
+			m = system.From(t, installed(t, i), system.Options{})
+			m.Sh(t, 10*time.Minute, "apt-get purge -y"+allPackages)
+			wanted(t, "purged", changes(before, take(t, m)))
+			m.Close()
 		}
-		m.Sh(t, 10*time.Minute, "apt-get purge -y"+allPackages)
-		wanted(t, "purged", changes(before, take(t, m)))
-		m.Close()
 
 		m = system.From(t, installed(t, i), withDebs(t, version))
 		o := newOperator(t, m)

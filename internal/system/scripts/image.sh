@@ -126,6 +126,12 @@ done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
 
 mv "$root/other" "$new/other"
 other=$(cat "$new/other/release")
+# What xz has made small takes an emulator a minute to unpack.
+for deb in "$new"/other/*.deb; do
+	dpkg-deb --raw-extract "$deb" "$new/unpacked"
+	dpkg-deb -Zzstd -z1 --build "$new/unpacked" "$deb" >>"$new/log"
+	rm -rf "$new/unpacked"
+done
 
 rm -rf "$root"/var/cache/apt/*.bin "$root"/var/log/{apt,dpkg.log,bootstrap.log,alternatives.log}
 truncate -s 4G "$new/root.raw"

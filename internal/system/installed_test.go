@@ -132,6 +132,9 @@ func getInstalled(ctx context.Context, i *system.Image, opt system.Options) (*sy
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
+		if module, err := m.Run(ctx, "modinfo", "-n", "xt_NETSYSRQ"); err != nil {
+			return fmt.Errorf("%w: %s: %s", err, module, out)
+		}
 		return m.WriteFile(ctx, "/root/apt.log", 0o644, []byte(out))
 	})
 }

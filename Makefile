@@ -30,7 +30,7 @@ demo: build ## hang a virtual machine and bring it back with one packet
 demo-netns: deps build ## show daemon and command in two network namespaces (root)
 	go run ./internal/demo/netns $(BIN)
 
-test: deps ## run every test (root, 30 minutes at most)
+test: deps ## run every test but those of installed hosts (root, 30 minutes)
 	@.ci/test
 
 check: ## formatting, vet, static analysis, generated files, shell scripts

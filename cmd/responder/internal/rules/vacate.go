@@ -21,8 +21,9 @@ const deleteTimeout = 2 * time.Second
 
 // vacate deletes the raw table of the nft backend if nothing is in it: its commands
 // make tables and never delete one, and a host from which we are removed is to be as
-// it was. The legacy backend's table is a module of the kernel. What keeps the table
-// does no harm, and is no error.
+// it was. Whether an empty one was there before is not known, and makes no
+// difference: iptables makes it when it needs it. The legacy backend's table is a
+// module of the kernel. What keeps the table does no harm, and is no error.
 func (t *tool) vacate(ctx context.Context) {
 	if t.backend != nft {
 		return
@@ -59,7 +60,8 @@ func vacant(save string) (chains []string, ok bool) {
 }
 
 // deleteTable deletes a raw table with these chains, all or nothing. The kernel
-// refuses if there is a rule in them, or something else in the table, by then.
+// refuses if there is a rule in them, or something else in the table, by then; a
+// policy that was set since the table was read is lost.
 func deleteTable(f Family, chains []string) error {
 	family := byte(unix.NFPROTO_IPV4)
 	if f == IPv6 {

@@ -10,6 +10,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -119,6 +120,7 @@ type neighbours struct {
 	o       *operator
 	backend string
 	judged  int       // looks of the observer
+	looked  float64   // when the last of them began, CLOCK_MONOTONIC
 	lost    int       // those of them that saw that the rules were lost
 	mended  int       // since the watcher began
 	said    []float64 // when the watcher said something, CLOCK_MONOTONIC
@@ -162,8 +164,9 @@ func (n *neighbours) observe(t *testing.T) {
 	}
 }
 
-// honest judges what check has said since it was last judged.
-func (n *neighbours) honest(t *testing.T) {
+// honest judges what check has said since it was last judged, and returns when the
+// observer last began to look, by the machine's own clock, in seconds.
+func (n *neighbours) honest(t *testing.T) float64 {
 	t.Helper()
 	b, err := n.ReadFile(vm.Within(t, time.Minute), "/run/observed")
 	if err != nil {
@@ -179,6 +182,7 @@ func (n *neighbours) honest(t *testing.T) {
 			break // half written
 		}
 		n.judged++
+		n.looked = l.At
 		// The rules may have been lost and put back while it looked.
 		mended := slices.ContainsFunc(n.said, func(at float64) bool { return at > l.At && at < l.End+2 })
 		if !l.Steady || mended {
@@ -200,6 +204,7 @@ func (n *neighbours) honest(t *testing.T) {
 			t.Errorf("the verdict of check: %+v", l)
 		}
 	}
+	return n.looked
 }
 
 // now is the time of the machine's own clock.
@@ -317,15 +322,20 @@ func (n *neighbours) suffers(t *testing.T, d disturbance) {
 			}
 		}
 		n.fine(t)
+		n.Sh(t, time.Minute, "touch /run/observed.busy")
+		for deadline := time.Now().Add(time.Minute); n.honest(t) < start.Seconds(); time.Sleep(200 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the observer does not look")
+			}
+		}
 		n.Sh(t, time.Minute, "rm -f /run/observed.busy")
-		n.honest(t)
 	})
 }
 
 // Whatever a host's own firewall goes through, it obeys again within seconds, says
 // so in one line, and check tells the truth meanwhile. Each backend goes through all
-// of it on one release at least, and through firewalld, whose two versions have
-// little in common, on both.
+// of it on one release at least, and that of nft through firewalld, whose two versions
+// have little in common, on both.
 func TestHostileNeighbours(t *testing.T) {
 	whole := map[string]system.Release{"nft": system.Trixie, "legacy": system.Bookworm}
 	on(t, func(t *testing.T, i *system.Image) {
@@ -465,6 +475,7 @@ func (n *neighbours) switches(t *testing.T) {
 	if err := n.Signal(vm.Within(t, time.Minute), "observer", 9); err != nil {
 		t.Error(err)
 	}
+	n.looked = math.Inf(1) // nobody waits for it
 	to := "nft"
 	if n.backend == "nft" {
 		to = "legacy"
@@ -531,7 +542,7 @@ func TestWithoutIptables(t *testing.T) {
 	on(t, func(t *testing.T, i *system.Image) {
 		m := system.From(t, installed(t, i), system.Options{Life: 30 * time.Minute})
 		m.Sh(t, 10*time.Minute, "apt-get purge -y iptables")
-		m.Sh(t, time.Minute, "! command -v iptables; dpkg -s netsysrq-responder | grep '^Status: install ok installed'")
+		m.Sh(t, time.Minute, "if command -v iptables; then exit 1; fi; dpkg -s netsysrq-responder | grep '^Status: install ok installed'")
 		m.Sh(t, time.Minute, "systemctl mask --now netsysrq-arm netsysrq-rules; nft -f /usr/share/netsysrq/netsysrq.nft")
 		o := newOperator(t, m)
 		o.enroll(t, m)

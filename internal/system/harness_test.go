@@ -26,8 +26,7 @@ import (
 // on runs a test on every release, side by side with all others.
 func on(t *testing.T, test func(t *testing.T, i *system.Image)) {
 	t.Helper()
-	prepare(t, system.Releases)
-	onBare(t, system.Releases, test)
+	onPrepared(t, system.Releases, test)
 }
 
 // everything has tests leave nothing out for the sake of time.
@@ -41,8 +40,16 @@ func onOne(t *testing.T, r system.Release, test func(t *testing.T, i *system.Ima
 		on(t, test)
 		return
 	}
-	prepare(t, []system.Release{r})
-	onBare(t, []system.Release{r}, test)
+	onPrepared(t, []system.Release{r}, test)
+}
+
+func onPrepared(t *testing.T, releases []system.Release, test func(t *testing.T, i *system.Image)) {
+	t.Helper()
+	prepare(t, releases)
+	onBare(t, releases, func(t *testing.T, i *system.Image) {
+		vm.Check(t, prepared[i.Release])
+		test(t, i)
+	})
 }
 
 // onBare is on for tests that have no use for our packages.

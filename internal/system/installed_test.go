@@ -297,7 +297,7 @@ func TestInstallToDrill(t *testing.T) {
 			t.Errorf("check does not say what to do next: %d, %v: %s", code, err, out)
 		}
 		o.enroll(t, m)
-		o.awaitDrill(t)
+		o.must(t, "drill", "web1")
 	})
 }
 

@@ -168,7 +168,7 @@ func TestSecureBoot(t *testing.T) {
 		if got := m.Sh(t, time.Minute, "cat /sys/kernel/security/lockdown"); got != "none [integrity] confidentiality\n" {
 			t.Errorf("with the key enrolled, lockdown is %q", got)
 		}
-		o.awaitDrill(t)
+		o.must(t, "drill", "web1")
 
 		// Nothing but the kernel is left to answer, and to reset the machine.
 		if _, err := m.Freeze(vm.Within(t, time.Minute)); err != nil {

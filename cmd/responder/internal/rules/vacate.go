@@ -67,7 +67,7 @@ func deleteTable(f Family, chains []string) error {
 	if f == IPv6 {
 		family = unix.NFPROTO_IPV6
 	}
-	batch := []netlink.Message{batchEnd(unix.NFNL_MSG_BATCH_BEGIN)}
+	batch := []netlink.Message{border(unix.NFNL_MSG_BATCH_BEGIN)}
 	for _, c := range chains {
 		m, err := deletion(family, unix.NFT_MSG_DELCHAIN, map[uint16]string{unix.NFTA_CHAIN_TABLE: "raw", unix.NFTA_CHAIN_NAME: c})
 		if err != nil {
@@ -80,7 +80,7 @@ func deleteTable(f Family, chains []string) error {
 		return err
 	}
 	m.Header.Flags |= netlink.Acknowledge
-	batch = append(batch, m, batchEnd(unix.NFNL_MSG_BATCH_END))
+	batch = append(batch, m, border(unix.NFNL_MSG_BATCH_END))
 
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -98,8 +98,8 @@ func deleteTable(f Family, chains []string) error {
 	return err
 }
 
-// batchEnd begins or ends a transaction of nf_tables.
-func batchEnd(kind netlink.HeaderType) netlink.Message {
+// border begins or ends a transaction of nf_tables.
+func border(kind netlink.HeaderType) netlink.Message {
 	const subsystem = unix.NFNL_SUBSYS_NFTABLES
 	return netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request},
